@@ -1,0 +1,89 @@
+"""Every limit of the core, named once, its precedent in a comment.
+
+Spans are in milliseconds, sizes in bytes unless the name says otherwise.
+"""
+
+import msgspec
+
+from tokenwire.errors import LocalProtocolError
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The core's configuration. The defaults are the seed's where it names one.
+
+    Raises:
+        LocalProtocolError: a value that makes no sense, named with what would.
+    """
+
+    # -- the AI protocol ---------------------------------------------------------------------
+    max_concurrent_streams: int = 10  # the seed's
+    stream_timeout: int = 300_000  # the seed's
+    first_token_timeout: int = 180_000  # covers queueing and loading at the model server
+    idle_timeout: int = 60_000  # silence between two pieces of a stream
+    reconnect_timeout: int = 30_000  # the seed's
+    backpressure_threshold: int = 100  # tokens; the seed's
+    backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
+    outbox_bytes: int = 256 * 1024  # text not yet handed over, per client; Centrifugo: 1 MiB
+    log_bytes: int = 1024 * 1024  # per stream: text and boundaries
+    ended_streams_kept: int = 16  # per client, within the grace period
+    replay_bytes: int = 16 * 1024  # the largest piece of a replay
+    default_model: str = "codellama"  # the seed's
+    allowed_models: tuple[str, ...] = ()  # (): what the model server offers; ("*",): any name
+    prompt_chars: int = 32_768
+    max_tokens: int = 8_192
+    context_bytes: int = 64 * 1024
+    context_depth: int = 8
+    context_keys: int = 64
+    upstream_line_bytes: int = 8 * 1024 * 1024  # Ollama's runner caps a line at 8 MB
+    upstream_error_bytes: int = 64 * 1024
+    upstream_probe_interval: int = 10_000
+    tool_call_bytes: int = 64 * 1024
+
+    # -- Engine.IO and Socket.IO -------------------------------------------------------------
+    path: str = "/socket.io/"
+    ai_namespace: str | None = "/ai"  # None: no AI protocol, a plain Socket.IO server
+    namespaces: tuple[str, ...] = ("/",)  # the program's own; "/" exists on every Node server
+    heartbeat_interval: int = 30_000  # pingInterval; the seed's (Node: 25,000)
+    heartbeat_timeout: int = 20_000  # pingTimeout; Node's
+    max_payload: int = 1_000_000  # Node's maxHttpBufferSize
+    connect_timeout: int = 45_000  # Node's connectTimeout
+    upgrade_timeout: int = 10_000  # Node's upgradeTimeout
+    close_timeout: int = 5_000  # a peer that does not answer a close; ws: 30,000
+    max_attachments: int = 10  # socket.io-parser 4.2.6
+    max_packets_per_post: int = 64  # python-engineio: 16
+    poll_bytes: int = 256 * 1024  # the largest answer to a poll
+    max_sessions: int = 10_000
+    json_depth: int = 32
+    json_containers: int = 10_000
+
+    # -- HTTP and WebSocket ------------------------------------------------------------------
+    header_bytes: int = 16 * 1024  # Node's maxHeaderSize
+    header_count: int = 100
+    target_bytes: int = 2 * 1024
+    header_timeout: int = 10_000  # the first byte to the end of the headers
+    body_timeout: int = 30_000
+    keep_alive_timeout: int = 65_000  # longer than the ping interval: polling clients come back
+    read_ahead_bytes: int = 64 * 1024  # kept of a peer that sends ahead of its answers
+    max_fragments: int = 1_024
+    cors_origins: tuple[str, ...] = ("http://localhost:5173",)  # the seed's
+    cors_credentials: bool = True  # the seed's
+
+    trace: bool = False  # True: a Notice for each packet, secrets and prompts masked
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if type(value) is int and value < 1:
+                raise LocalProtocolError(f"{name} must be at least 1, not {value}")
+        if "*" in self.cors_origins and self.cors_credentials:
+            # The Fetch standard forbids the pair: a browser would refuse every answer.
+            raise LocalProtocolError(
+                'cors_origins "*" needs cors_credentials=False: browsers refuse the two together'
+            )
+        for origin in self.cors_origins:
+            if origin == "null":
+                raise LocalProtocolError(
+                    'cors_origins cannot hold "null": any sandboxed page has that origin'
+                )
+        if not (self.path.startswith("/") and self.path.endswith("/")):
+            raise LocalProtocolError(f"path must start and end with a slash, not {self.path!r}")
