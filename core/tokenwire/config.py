@@ -15,7 +15,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         LocalProtocolError: a value that makes no sense, named with what would.
     """
 
-    # -- the AI protocol ---------------------------------------------------------------------
+    # -- the AI protocol ---------------------------------------------------------------------------
     max_concurrent_streams: int = 10  # the seed's
     stream_timeout: int = 300_000  # the seed's
     first_token_timeout: int = 180_000  # covers queueing and loading at the model server
@@ -38,8 +38,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     upstream_error_bytes: int = 64 * 1024
     upstream_probe_interval: int = 10_000
     tool_call_bytes: int = 64 * 1024
+    shutdown_timeout: int = 10_000  # for running streams, after a shutdown was asked for
 
-    # -- Engine.IO and Socket.IO -------------------------------------------------------------
+    # -- Engine.IO and Socket.IO -------------------------------------------------------------------
     path: str = "/socket.io/"
     ai_namespace: str | None = "/ai"  # None: no AI protocol, a plain Socket.IO server
     namespaces: tuple[str, ...] = ("/",)  # the program's own; "/" exists on every Node server
@@ -56,7 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     json_depth: int = 32
     json_containers: int = 10_000
 
-    # -- HTTP and WebSocket ------------------------------------------------------------------
+    # -- HTTP and WebSocket ------------------------------------------------------------------------
     header_bytes: int = 16 * 1024  # Node's maxHeaderSize
     header_count: int = 100
     target_bytes: int = 2 * 1024

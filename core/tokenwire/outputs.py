@@ -4,6 +4,7 @@ A runtime matches on it and ends with `assert_never`, so that a type checker nam
 Outputs keep their order.
 """
 
+from collections import deque
 from typing import Literal
 
 import msgspec
@@ -112,6 +113,10 @@ class Acknowledged(msgspec.Struct, frozen=True):
     args: tuple[object, ...]
 
 
+class Stopped(msgspec.Struct, frozen=True):
+    """The answer to `shut_down`: every stream has ended and every transport was told to close."""
+
+
 class Notice(msgspec.Struct, frozen=True):
     """Something worth a log line or a counter. Holds no secret, no prompt and no address."""
 
@@ -136,5 +141,32 @@ Output = (
     | Event
     | Disconnected
     | Acknowledged
+    | Stopped
     | Notice
 )
+
+
+class Outputs:
+    """The one output queue of a core, shared by its layers."""
+
+    __slots__ = ("_queue", "_wanted")
+
+    def __init__(self) -> None:
+        self._queue: deque[Output] = deque()
+        self._wanted: dict[ConnId, None] = {}
+
+    def put(self, output: Output) -> None:
+        self._queue.append(output)
+
+    def poll(self) -> Output | None:
+        return self._queue.popleft() if self._queue else None
+
+    def want_write(self, conn: ConnId) -> None:
+        """Say `WantWrite`, unless it was said and no pull has come back empty since."""
+        if conn not in self._wanted:
+            self._wanted[conn] = None
+            self._queue.append(WantWrite(conn))
+
+    def pulled_empty(self, conn: ConnId) -> None:
+        """A pull came back empty: the next `want_write` is an edge again."""
+        self._wanted.pop(conn, None)

@@ -1,0 +1,77 @@
+"""The text of one stream, kept once.
+
+Rules of this file: the text is UTF-8 in one buffer, the end of each token a number in an array; a
+token is a slice. Tokens are numbered from 1. The oldest can be evicted; nothing else ever changes.
+"""
+
+from array import array
+from bisect import bisect_right
+
+_END_BYTES = array("I").itemsize
+
+
+class TokenLog:
+    """An append-only log of tokens with a movable beginning."""
+
+    __slots__ = ("_ends", "_text", "first_seq", "last_seq")
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("I", (0,))  # _ends[i]: where the token before index i ends
+        self.first_seq = 1
+        """The oldest token that is kept."""
+        self.last_seq = 0
+        """The newest token; 0 before the first."""
+
+    @property
+    def size(self) -> int:
+        """Bytes held: the text and its boundaries."""
+        return len(self._text) + _END_BYTES * len(self._ends)
+
+    def append(self, piece: bytes) -> None:
+        """Append one token: its UTF-8 text, not empty."""
+        self._text += piece
+        self._ends.append(len(self._text))
+        self.last_seq += 1
+
+    def text(self, first: int, last: int) -> str:
+        """Return the text of tokens `first` to `last`, both kept and both included."""
+        base = self.first_seq
+        return self._text[self._ends[first - base] : self._ends[last - base + 1]].decode()
+
+    def bytes_from(self, seq: int) -> int:
+        """Return the size of the text of all tokens from `seq` on (at most one past the last)."""
+        return len(self._text) - self._ends[seq - self.first_seq]
+
+    def piece_end(self, first: int, last: int, max_bytes: int) -> int:
+        """Return the last token of a piece: at most `max_bytes`, at least one token."""
+        base = self.first_seq
+        limit = self._ends[first - base] + max_bytes
+        index = bisect_right(self._ends, limit, first - base, last - base + 2) - 1
+        return max(first, base + index - 1)
+
+    def evict_before(self, seq: int) -> None:
+        """Drop all tokens before `seq` (at most one past the last)."""
+        count = seq - self.first_seq
+        if count <= 0:
+            return
+        cut = self._ends[count]
+        del self._text[:cut]
+        self._ends = array("I", [end - cut for end in self._ends[count:]])
+        self.first_seq = seq
+
+    def evict_to(self, size: int, before: int) -> None:
+        """Drop the oldest tokens until at most `size` bytes are held, none from `before` on."""
+        seq = self.first_seq
+        if self.size <= size or seq >= before:
+            return
+        excess = self.size - size
+        base = self.first_seq
+        low, high = base, before
+        while low < high:  # the first token that can stay
+            middle = (low + high) // 2
+            if self._ends[middle - base] + _END_BYTES * (middle - base) >= excess:
+                high = middle
+            else:
+                low = middle + 1
+        self.evict_before(low)

@@ -1,0 +1,607 @@
+"""The AI protocol's namespace: what each event does.
+
+Rules of this file: every client event is answered by an event (and by its ack, if it asked for
+one); a refusal is an `ai:error` and changes nothing. A stream's end is decided in `_end` and
+nowhere else. Sessions are found by the public part of their clientId and belong to whoever shows
+the secret part; nothing a client names (a streamId) is ever a key outside its own session.
+"""
+
+from collections.abc import Callable
+
+from tokenwire.ai import events, messages, ollama, routing
+from tokenwire.ai.capability import Capabilities
+from tokenwire.ai.errors import Code, Refusal
+from tokenwire.ai.messages import Cursor, StreamRequest
+from tokenwire.ai.session import AiSession
+from tokenwire.ai.stats import Counters, Stats
+from tokenwire.ai.stream import Input, Stream
+from tokenwire.ai.upstream import Upstreams
+from tokenwire.config import Config
+from tokenwire.outputs import Notice, Outputs, ProbeUpstream
+from tokenwire.socketio.client import Socket
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import IdSource, Millis, StreamId
+from tokenwire.wire import ids
+
+_EPOCH_BYTES = 6
+_STREAM_NAME_BYTES = 9
+_SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been said
+
+Answer = dict[str, object]
+
+
+class AiService:
+    """All sessions and streams of one server."""
+
+    def __init__(
+        self, config: Config, outputs: Outputs, timers: Timers, id_source: IdSource
+    ) -> None:
+        self._config = config
+        self._outputs = outputs
+        self._timers = timers
+        self._ids = id_source
+        self._capabilities = Capabilities(id_source)
+        self._counters = Counters()
+        self.upstreams = Upstreams(config, outputs, timers, self)
+        self._by_socket: dict[str, AiSession] = {}
+        self._by_public: dict[str, AiSession] = {}
+        self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
+        self._last_stream = 0
+        self._shutdown_at: Millis | None = None
+        self._handlers: dict[str, Callable[[AiSession, list[object], Millis], Answer]] = {
+            "ai:stream": self._on_stream,
+            "ai:cancel": self._on_cancel,
+            "ai:heartbeat": self._on_heartbeat,
+            "ai:reconnect": self._on_reconnect,
+        }
+        self._allowed_models = frozenset(map(ollama.canonical_name, config.allowed_models))
+
+    # -- the namespace (socketio.client.Namespace) -------------------------------------------------
+
+    def connect(self, socket: Socket, auth: object, now: Millis) -> dict[str, object] | None:
+        if self._shutdown_at is not None:
+            code = Code.SERVER_SHUTTING_DOWN
+            return {"message": code.sentence, "data": {"code": code.text}}
+        return None
+
+    def connected(self, socket: Socket, auth: object, now: Millis) -> None:
+        public = self._capabilities.issue()
+        session = AiSession(public, socket, self)
+        self._by_socket[socket.id] = session
+        self._by_public[public] = session
+        socket.source = session
+        hello = events.Connected(
+            client_id=self._capabilities.client_id(public),
+            max_concurrent_streams=self._config.max_concurrent_streams,
+            backpressure_threshold=self._config.backpressure_threshold,
+            heartbeat_interval=self._config.heartbeat_interval,
+            reconnect_timeout=self._config.reconnect_timeout,
+            protocol=events.PROTOCOL,
+            recovered=False,
+        )
+        socket.send_event(hello.encode(), now)
+
+    def event(
+        self, socket: Socket, name: str | int, args: list[object], ack_id: int | None, now: Millis
+    ) -> None:
+        session = self._by_socket[socket.id]
+        if name != "ai:reconnect":
+            self._confirm_transfer(session)
+        try:
+            handler = self._handlers.get(str(name))
+            if handler is None:
+                raise Refusal(Code.UNKNOWN_EVENT, details="see spec/ai-streaming.md")
+            answer: Answer = {"ok": True, **handler(session, args, now)}
+        except Refusal as refusal:
+            answer = self._refuse(session, refusal, messages.known_stream_id(args), now)
+        if ack_id is not None and session.socket is socket:
+            socket.acknowledge(ack_id, [answer], now)
+
+    def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
+        """The service asks for no acknowledgements."""
+
+    def disconnected(self, socket: Socket, reason: str, now: Millis) -> None:
+        session = self._by_socket.pop(socket.id)
+        if session.socket is not socket:  # fenced: the session has moved on
+            return
+        session.socket = None
+        if session.public in self._by_public:
+            self._timers.set(
+                Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout
+            )
+
+    def _refuse(
+        self, session: AiSession, refusal: Refusal, stream_id: str | None, now: Millis
+    ) -> Answer:
+        code = refusal.code
+        self._counters.error(code.text)
+        if session.socket is not None:
+            error = events.Error(
+                error=refusal.error,
+                code=code.text,
+                details=refusal.details or code.text,
+                retryable=code.retryable,
+                field=refusal.field,
+                stream_id=refusal.stream_id or stream_id,
+            )
+            session.socket.send_event(error.encode(), now)
+        return {"ok": False, "error": refusal.error, "code": code.text}
+
+    # -- ai:stream ---------------------------------------------------------------------------------
+
+    def _on_stream(self, session: AiSession, args: list[object], now: Millis) -> Answer:
+        if self._shutdown_at is not None:
+            raise Refusal(Code.SERVER_SHUTTING_DOWN)
+        name, request = messages.parse_stream(args, self._config)
+        if name is None:
+            name = f"stream_{ids.text(self._ids.random_bytes(_STREAM_NAME_BYTES))}"
+        stream = session.streams.get(name)
+        if stream is not None and stream.running:
+            if stream.request != request:
+                raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
+            self._rewind(session, stream, None, now)
+            return {"streamId": name, "epoch": stream.epoch}
+        limit = self._config.max_concurrent_streams
+        if session.active_streams() >= limit:
+            raise Refusal(
+                Code.TOO_MANY_STREAMS,
+                f"At most {limit} streams may run at once.",
+                details=f"limit: {limit}",
+            )
+        self._check_model(request.model)
+        if stream is not None:
+            self._forget_stream(session, stream)
+        stream = self._start(session, name, request, now)
+        return {"streamId": name, "epoch": stream.epoch}
+
+    def _check_model(self, model: str) -> None:
+        if "*" in self._config.allowed_models:
+            return
+        name = ollama.canonical_name(model)
+        if self._allowed_models:
+            if name not in self._allowed_models:
+                raise Refusal(Code.MODEL_NOT_ALLOWED, field="model")
+        elif self.upstreams.models is not None and name not in self.upstreams.models:
+            raise Refusal(Code.MODEL_NOT_FOUND, field="model")
+
+    def _start(self, session: AiSession, name: str, request: StreamRequest, now: Millis) -> Stream:
+        route = self._route(request)
+        self._last_stream += 1
+        stream_id = StreamId(self._last_stream)
+        epoch = ids.text(self._ids.random_bytes(_EPOCH_BYTES))
+        stream = Stream(stream_id, name, epoch, request, route, self._config, now)
+        self._streams[stream_id] = (session, stream)
+        session.streams[name] = stream
+        self._counters.streams += 1
+        self._timers.set(Timer.STREAM, stream_id, now + self._config.stream_timeout)
+        session.take_turn(stream)
+        upstream_request = ollama.chat_request(
+            model=request.model,
+            prompt=request.prompt,
+            system=route.system,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            think=request.think,
+        )
+        self.upstreams.start(stream_id, upstream_request, now)
+        return stream
+
+    @staticmethod
+    def _route(request: StreamRequest) -> routing.Route:
+        if request.agent is not None:
+            agent = routing.BY_NAME.get(request.agent.lower())
+            if agent is None:
+                names = ", ".join(agent.name for agent in routing.BY_NAME.values())
+                raise Refusal(Code.INVALID_REQUEST, f"agent must be one of {names}.", field="agent")
+            return routing.named(agent, request.agent_context)
+        if not request.use_orchestrator:
+            return routing.DIRECT
+        return routing.route(request.prompt, request.agent_context)
+
+    # -- what the model sends (upstream.Listener) --------------------------------------------------
+
+    def upstream_lines(self, stream_id: StreamId, lines: list[ollama.Line], now: Millis) -> None:
+        session, stream = self._streams[stream_id]
+        log = stream.log
+        before = log.last_seq
+        for line in lines:
+            if line.text:
+                log.append(line.text.encode())
+            elif line.thinking_text and stream.request.think and session.socket is not None:
+                self._think(stream, line.thinking_text)
+        if log.last_seq > before:
+            self._counters.tokens += log.last_seq - before
+            stream.move(Input.TOKEN)
+            if stream.first_token_at is None:
+                stream.first_token_at = now
+        if lines[-1].done:
+            self._complete(session, stream, lines, now)
+        session.take_turn(stream)
+        if not session.writable():
+            stream.waiting_until = log.last_seq
+        if stream.running:
+            self._relieve(session, stream, now)
+
+    @staticmethod
+    def _think(stream: Stream, text: str) -> None:
+        metadata = events.TokenMetadata(stream.request.model, thinking=True)
+        stream.say(
+            events.Thinking(stream.name, text, stream.route.agent, stream.log.last_seq, metadata)
+        )
+
+    def _complete(
+        self, session: AiSession, stream: Stream, lines: list[ollama.Line], now: Millis
+    ) -> None:
+        last = lines[-1]
+        tool_calls = None
+        for line in lines:
+            calls = line.message.tool_calls if line.message is not None else b""
+            if 0 < len(bytes(calls)) <= self._config.tool_call_bytes:
+                tool_calls = line.message.tool_calls if line.message is not None else None
+        first_token = stream.first_token_at
+        tokens = stream.log.last_seq
+        seconds = (now - first_token) / 1000 if first_token is not None else 0
+        metadata = events.CompleteMetadata(
+            finish_reason=last.done_reason,
+            prompt_tokens=last.prompt_eval_count,
+            eval_tokens=last.eval_count,
+            queue_ms=0,
+            route_ms=0,
+            time_to_first_token_ms=None
+            if first_token is None
+            else first_token - stream.accepted_at,
+            tokens_per_second=round(tokens / seconds, 1) if seconds else 0.0,
+            merged_events=stream.merged_events,
+            paused_ms=stream.paused_ms,
+            resumes=stream.resumes,
+            tool_calls=tool_calls,
+        )
+        route = stream.route
+        self._end(
+            session,
+            stream,
+            Input.DONE,
+            now,
+            events.StreamComplete(
+                stream.name, route.agent, route.intent, route.confidence, metadata
+            ),
+            events.Done(stream.name, tokens, now - stream.accepted_at),
+        )
+
+    def upstream_ended(self, stream_id: StreamId, code: Code, details: str, now: Millis) -> None:
+        session, stream = self._streams[stream_id]
+        self._fail(session, stream, code, details, now)
+
+    def _fail(
+        self, session: AiSession, stream: Stream, code: Code, details: str, now: Millis
+    ) -> None:
+        self._counters.error(code.text)
+        error = events.StreamError(stream.name, code.sentence, code.text, details, code.retryable)
+        self._end(session, stream, Input.FAIL, now, error)
+        fields = (("stream", stream.id), ("code", code.text), ("details", details))
+        self._outputs.put(Notice("warning", "stream_failed", fields))
+
+    def _cancel(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        self._counters.cancels += 1
+        self.upstreams.cancel(stream.id)
+        self._end(
+            session, stream, Input.CANCEL, now, events.StreamCancelled(stream.name), discard=True
+        )
+
+    def _end(
+        self,
+        session: AiSession,
+        stream: Stream,
+        how: Input,
+        now: Millis,
+        *ending: events.Event,
+        discard: bool = False,
+    ) -> None:
+        """The one place where a stream ends."""
+        stream.move(how)
+        stream.ended_at = now
+        self._unpause(session, stream, now)
+        self._timers.clear(Timer.STREAM, stream.id)
+        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._config.reconnect_timeout)
+        self._counters.ended += 1
+        self._counters.ended_ms += now - stream.accepted_at
+        stream.end(*ending, discard=discard)
+        session.take_turn(stream)
+        self._bound_ended(session)
+
+    def _bound_ended(self, session: AiSession) -> None:
+        """Keep only so many ended streams of one client: a busy one must not fill the memory."""
+        ended = [
+            stream
+            for stream in session.streams.values()
+            if not stream.running and not stream.has_output()
+        ]
+        for stream in ended[: max(0, len(ended) - self._config.ended_streams_kept)]:
+            self._forget_stream(session, stream)
+
+    def _forget_stream(self, session: AiSession, stream: Stream) -> None:
+        self._timers.clear(Timer.STREAM_FORGET, stream.id)
+        session.drop_turn(stream)
+        del session.streams[stream.name]
+        del self._streams[stream.id]
+
+    # -- pressure ----------------------------------------------------------------------------------
+
+    def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """Pause the model if its reader is behind, or if its log is full."""
+        config = self._config
+        stream.log.evict_to(config.log_bytes, before=stream.next_seq)
+        full = stream.log.size > config.log_bytes
+        behind = session.socket is not None and (
+            session.waiting() > config.backpressure_threshold
+            or session.unsent_bytes() > config.outbox_bytes
+        )
+        if not (full or behind):
+            return
+        self.upstreams.pause(stream.id)
+        session.paused[stream.name] = stream
+        stream.paused_at = now
+        if behind and not session.pressed:
+            self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
+
+    def drained(self, session: AiSession, now: Millis) -> None:
+        """The client has taken something: read on at the low-water mark, half of the high one."""
+        config = self._config
+        if (
+            session.waiting() > config.backpressure_threshold // 2
+            or session.unsent_bytes() > config.outbox_bytes // 2
+        ):
+            return
+        for stream in list(session.paused.values()):
+            stream.log.evict_to(config.log_bytes // 2, before=stream.next_seq)
+            self._unpause(session, stream, now)
+        session.pressed = False
+        self._timers.clear(Timer.PRESSURE, session.public)
+
+    def _unpause(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        if session.paused.pop(stream.name, None) is not None and stream.paused_at is not None:
+            stream.paused_ms += now - stream.paused_at
+            self._counters.paused_ms += now - stream.paused_at
+            stream.paused_at = None
+            self.upstreams.resume(stream.id, now)
+
+    def _tell_pressure(self, session: AiSession, now: Millis) -> None:
+        """The reader is still behind: it is told once, until it has caught up."""
+        session.pressed = True
+        self._counters.backpressure_events += 1
+        for stream in session.paused.values():
+            stream.say(
+                events.Backpressure(
+                    message="The connection is slower than the model: the model is paused.",
+                    queue_size=session.waiting(),
+                    stream_id=stream.name,
+                    policy="merge",
+                )
+            )
+            session.take_turn(stream)
+
+    # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
+
+    def _on_cancel(self, session: AiSession, args: list[object], now: Millis) -> Answer:
+        name = messages.stream_id(args, "ai:cancel")
+        stream = session.streams.get(name)
+        if stream is None:
+            raise Refusal(Code.STREAM_NOT_FOUND, field="streamId", stream_id=name)
+        if not stream.running:
+            raise Refusal(
+                Code.STREAM_NOT_FOUND,
+                "The stream has ended already.",
+                details=f"state: {stream.state.value}",
+                field="streamId",
+                stream_id=name,
+            )
+        self._cancel(session, stream, now)
+        return {"streamId": name}
+
+    def _on_heartbeat(self, session: AiSession, args: list[object], now: Millis) -> Answer:
+        ack = events.HeartbeatAck(
+            active_streams=session.active_streams(),
+            queue_size=session.waiting(),
+            streams={name: stream.next_seq - 1 for name, stream in session.streams.items()},
+        )
+        if session.socket is not None:
+            session.socket.send_event(ack.encode(), now)
+        return {}
+
+    # -- ai:reconnect ------------------------------------------------------------------------------
+
+    def _on_reconnect(self, session: AiSession, args: list[object], now: Millis) -> Answer:
+        request = messages.parse_reconnect(args)
+        public = self._capabilities.check(request.previous_client_id)
+        previous = None if public is None else self._by_public.get(public)
+        if previous is None:
+            raise Refusal(Code.RECONNECT_FAILED)
+        while previous.successor is not None:  # taken over before, but the answer was lost
+            previous = previous.successor
+        replaced: list[str] = []
+        cursors = request.streams
+        if previous is not session:
+            replaced = self._transfer(previous, session, now)
+            resumed = list(session.streams.values())
+        elif public != session.public:
+            resumed = list(session.streams.values())
+        else:  # its own id: it has all that was sent, but for what it names
+            resumed = [
+                stream for name, stream in session.streams.items() if cursors and name in cursors
+            ]
+        for stream in resumed:
+            self._rewind(session, stream, cursors.get(stream.name) if cursors else None, now)
+        self._counters.resumes += 1
+        success = events.ReconnectSuccess(
+            previous_client_id=request.previous_client_id,
+            new_client_id=self._capabilities.client_id(session.public),
+            streams=[
+                events.ResumedStream(
+                    stream.name,
+                    stream.state.value,
+                    stream.next_seq,
+                    stream.log.first_seq,
+                    stream.epoch,
+                )
+                for stream in session.streams.values()
+            ],
+            replaced=replaced or None,
+        )
+        if session.socket is not None:
+            session.socket.send_event(success.encode(), now)
+        return {"newClientId": success.new_client_id}
+
+    def _rewind(
+        self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
+    ) -> None:
+        known = cursor is not None and cursor.epoch in (None, stream.epoch)
+        if not stream.rewind(cursor.seq if cursor is not None and known else None):
+            code = Code.RESUME_GAP
+            self._counters.error(code.text)
+            gap = events.Error(
+                error=code.sentence,
+                code=code.text,
+                details=f"the text is kept from seq {stream.log.first_seq} on",
+                retryable=code.retryable,
+                stream_id=stream.name,
+                first_seq=stream.log.first_seq,
+            )
+            if session.socket is not None:
+                session.socket.send_event(gap.encode(), now)
+        session.take_turn(stream)
+
+    def _transfer(self, previous: AiSession, session: AiSession, now: Millis) -> list[str]:
+        """Move all streams to `session` and fence the old connection.
+
+        Returns:
+            The names of the streams that lost against a newer one of the same name.
+        """
+        replaced: list[str] = []
+        for name, stream in list(previous.streams.items()):
+            rival = session.streams.get(name)
+            if rival is not None:
+                replaced.append(name)
+                loser = stream if stream.id < rival.id else rival
+                owner = previous if loser is stream else session
+                if loser.running:
+                    self._cancel(owner, loser, now)
+                self._forget_stream(owner, loser)
+                if loser is stream:
+                    continue
+            previous.drop_turn(stream)
+            session.streams[name] = stream
+            self._streams[stream.id] = (session, stream)
+            if name in previous.paused:
+                session.paused[name] = stream
+        previous.streams.clear()
+        previous.paused.clear()
+        previous.successor = session
+        session.previous = previous
+        self._timers.clear(Timer.SESSION_FORGET, previous.public)
+        self._timers.clear(Timer.PRESSURE, previous.public)
+        self._timers.set(Timer.TRANSFER, session.public, now + self._config.reconnect_timeout)
+        socket, previous.socket = previous.socket, None
+        if socket is not None:
+            # Two tabs with one clientId: the older is told, and does not reconnect by itself.
+            socket.disconnect(now)
+        return replaced
+
+    def _confirm_transfer(self, session: AiSession) -> None:
+        """The client knows its new clientId: the old ones are burnt."""
+        self._timers.clear(Timer.TRANSFER, session.public)
+        previous, session.previous = session.previous, None
+        while previous is not None:
+            del self._by_public[previous.public]
+            self._timers.clear(Timer.TRANSFER, previous.public)
+            previous = previous.previous
+
+    def _forget_session(self, session: AiSession, now: Millis) -> None:
+        """The grace period is over: its streams are cancelled at the model."""
+        self._confirm_transfer(session)
+        for stream in list(session.streams.values()):
+            if stream.running:
+                self._cancel(session, stream, now)
+            self._forget_stream(session, stream)
+        del self._by_public[session.public]
+
+    # -- shutdown ----------------------------------------------------------------------------------
+
+    def shut_down(self, now: Millis) -> None:
+        """Take no more streams; let those that run finish in the configured time."""
+        if self._shutdown_at is not None:
+            return
+        self._shutdown_at = Millis(now + self._config.shutdown_timeout)
+        code = Code.SERVER_SHUTTING_DOWN
+        goodbye = events.Error(code.sentence, code.text, "reconnect in a moment", code.retryable)
+        for session in self._by_socket.values():
+            if session.socket is not None:
+                session.socket.send_event(goodbye.encode(), now)
+        self._timers.set(Timer.SHUTDOWN, 0, now)
+
+    def _shutdown_step(self, now: Millis) -> bool:
+        """Return True when all streams have ended and their clients have all of them."""
+        assert self._shutdown_at is not None
+        if now >= self._shutdown_at:
+            for session, stream in list(self._streams.values()):
+                if stream.running:
+                    self.upstreams.cancel(stream.id)
+                    self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
+            return True
+        if any(stream.running for _, stream in self._streams.values()) or any(
+            session.has_events() for session in self._by_socket.values()
+        ):
+            self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
+            return False
+        return True
+
+    # -- timers and statistics ---------------------------------------------------------------------
+
+    def handle_timer(self, timer: Timer, key: int | str, now: Millis) -> bool:
+        """Take a timer of this layer that is due. Return True when a shutdown is complete."""
+        match timer:
+            case Timer.UPSTREAM_PROBE:
+                self._outputs.put(ProbeUpstream(ollama.LIST_MODELS))
+            case Timer.UPSTREAM_SILENCE:
+                self.upstreams.silence(StreamId(int(key)), now)
+            case Timer.UPSTREAM_LINGER:
+                self.upstreams.cancel(StreamId(int(key)))
+            case Timer.STREAM:
+                session, stream = self._streams[StreamId(int(key))]
+                self.upstreams.cancel(stream.id)
+                limit = f"limit: {self._config.stream_timeout} ms"
+                self._fail(session, stream, Code.STREAM_TIMEOUT, limit, now)
+            case Timer.STREAM_FORGET:
+                session, stream = self._streams[StreamId(int(key))]
+                self._forget_stream(session, stream)
+            case Timer.SESSION_FORGET:
+                self._forget_session(self._by_public[str(key)], now)
+            case Timer.TRANSFER:
+                self._confirm_transfer(self._by_public[str(key)])
+            case Timer.PRESSURE:
+                self._tell_pressure(self._by_public[str(key)], now)
+            case Timer.SHUTDOWN:
+                return self._shutdown_step(now)
+            case _:
+                raise AssertionError(timer)  # a timer of another layer
+        return False
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the statistics."""
+        counters = self._counters
+        sessions = list(self._by_public.values())
+        ended = counters.ended
+        return Stats(
+            total_streams=counters.streams,
+            total_tokens_streamed=counters.tokens,
+            total_sessions=len(self._by_socket),
+            active_sessions=sum(session.active_streams() > 0 for session in sessions),
+            total_active_streams=sum(session.active_streams() for session in sessions),
+            average_stream_duration=round(counters.ended_ms / ended, 1) if ended else 0.0,
+            backpressure_events=counters.backpressure_events,
+            merged_events=counters.merged_events,
+            paused_ms=counters.paused_ms,
+            resumes=counters.resumes,
+            cancels=counters.cancels,
+            errors=dict(counters.errors),
+            bytes_held=sum(session.bytes_held() for session in sessions),
+        )

@@ -1,0 +1,221 @@
+"""The model's side of the streams: what is asked, what comes back, how long it may take.
+
+Rules of this file: an answer is read as Ollama's NDJSON; every way in which it can end is told to
+the listener exactly once. A stream that is over has no upstream, at most a response that lingers.
+The timers for silence stand still while the model is paused by us.
+"""
+
+from typing import Literal, Protocol
+
+from tokenwire.ai import ollama
+from tokenwire.ai.errors import Code
+from tokenwire.config import Config
+from tokenwire.errors import RemoteProtocolError
+from tokenwire.outputs import (
+    CancelUpstream,
+    Notice,
+    Outputs,
+    PauseUpstream,
+    ResumeUpstream,
+    StartUpstream,
+)
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import Millis, StreamId, UpstreamRequest
+from tokenwire.wire.ndjson import LineSplitter
+
+Health = Literal["unknown", "ok", "down"]
+"""What the last look at the model server found."""
+
+_LINGER = 1_000  # for the last chunk of a response after its `done: true`
+
+
+class Listener(Protocol):
+    """Who wants what the model says (`service.py`)."""
+
+    def upstream_lines(self, stream: StreamId, lines: list[ollama.Line], now: Millis) -> None:
+        """Lines of text, in order. The last may be the end (`done`)."""
+        ...
+
+    def upstream_ended(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
+        """The answer will not be complete."""
+        ...
+
+
+class _Upstream:
+    """The answer to one request."""
+
+    __slots__ = ("active_at", "body", "over", "paused", "splitter", "started", "status")
+
+    def __init__(self, max_line: int, now: Millis) -> None:
+        self.splitter = LineSplitter(max_line)
+        self.status: int | None = None
+        self.body = b""  # of an answer that is no stream
+        self.active_at = now
+        self.started = False  # a first line has come
+        self.paused = False
+        self.over = False  # the stream has ended; the response has not
+
+
+class Upstreams:
+    """All answers that are under way."""
+
+    def __init__(
+        self, config: Config, outputs: Outputs, timers: Timers, listener: Listener
+    ) -> None:
+        self._config = config
+        self._outputs = outputs
+        self._timers = timers
+        self._listener = listener
+        self._upstreams: dict[StreamId, _Upstream] = {}
+        self.models: frozenset[str] | None = None
+        """What the model server offers; None: not known."""
+        self.status: Health = "unknown"
+        timers.set(Timer.UPSTREAM_PROBE, 0, 0)
+
+    def __len__(self) -> int:
+        return len(self._upstreams)
+
+    def start(self, stream: StreamId, request: UpstreamRequest, now: Millis) -> None:
+        self._upstreams[stream] = _Upstream(self._config.upstream_line_bytes, now)
+        self._timers.set(Timer.UPSTREAM_SILENCE, stream, now + self._config.first_token_timeout)
+        self._outputs.put(StartUpstream(stream, request))
+
+    # -- what the runtime brings -------------------------------------------------------------------
+
+    def receive_status(self, stream: StreamId, status: int, now: Millis) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is not None:
+            upstream.status = status
+
+    def receive(self, stream: StreamId, data: bytes, now: Millis) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is None or upstream.over:
+            return
+        upstream.active_at = now
+        if upstream.status != 200:
+            upstream.body += data[: self._config.upstream_error_bytes - len(upstream.body)]
+            return
+        try:
+            self._take(stream, upstream, upstream.splitter.feed(data), now)
+        except RemoteProtocolError as error:
+            self._fail(stream, Code.UPSTREAM_ERROR, str(error), now)
+
+    def _take(self, stream: StreamId, upstream: _Upstream, data: list[bytes], now: Millis) -> None:
+        lines: list[ollama.Line] = []
+        failure: tuple[Code, str] | None = None
+        for item in data:
+            try:
+                line = ollama.decode_line(item)
+            except RemoteProtocolError as error:
+                failure = (Code.UPSTREAM_ERROR, str(error))
+                break
+            if line.error is not None:
+                failure = (Code.UPSTREAM_ERROR, "the model failed while it was running")
+                break
+            lines.append(line)
+            if line.done:
+                upstream.over = True  # what follows an end is ignored
+                self._timers.clear(Timer.UPSTREAM_SILENCE, stream)
+                self._timers.set(Timer.UPSTREAM_LINGER, stream, now + _LINGER)
+                break
+        if lines:
+            upstream.started = True
+            self._listener.upstream_lines(stream, lines, now)
+        if failure is not None:
+            self._fail(stream, *failure, now)
+
+    def receive_eof(self, stream: StreamId, now: Millis) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is None:
+            return
+        if not upstream.over and upstream.status == 200:
+            rest = upstream.splitter.end()  # an answer of one object has no newline
+            if rest:
+                self._take(stream, upstream, [rest], now)
+        if self._upstreams.get(stream) is not upstream:
+            return
+        self._forget(stream)
+        if not upstream.over:
+            if upstream.status == 200:
+                code, details = Code.UPSTREAM_TRUNCATED, "the end of the stream is missing"
+            else:
+                code = ollama.status_code(upstream.status or 0)
+                details = f"the model server answered with status {upstream.status}"
+            self._listener.upstream_ended(stream, code, details, now)
+
+    def receive_failure(self, stream: StreamId, *, reached: bool, now: Millis) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is None:
+            return
+        self._forget(stream)
+        if upstream.over:
+            return
+        if reached:
+            code, details = Code.UPSTREAM_TRUNCATED, "the connection to the model server broke"
+        else:
+            code, details = Code.UPSTREAM_UNAVAILABLE, "no connection to the model server"
+            self.status, self.models = "down", None
+        self._listener.upstream_ended(stream, code, details, now)
+
+    def _fail(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
+        if stream in self._upstreams:
+            self.cancel(stream)
+            self._listener.upstream_ended(stream, code, details, now)
+
+    # -- what the streams want ---------------------------------------------------------------------
+
+    def pause(self, stream: StreamId) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is not None and not upstream.paused and not upstream.over:
+            upstream.paused = True
+            self._timers.clear(Timer.UPSTREAM_SILENCE, stream)
+            self._outputs.put(PauseUpstream(stream))
+
+    def resume(self, stream: StreamId, now: Millis) -> None:
+        upstream = self._upstreams.get(stream)
+        if upstream is not None and upstream.paused:
+            upstream.paused = False
+            upstream.active_at = now
+            self._timers.set(Timer.UPSTREAM_SILENCE, stream, now + self._config.idle_timeout)
+            self._outputs.put(ResumeUpstream(stream))
+
+    def cancel(self, stream: StreamId) -> None:
+        """Close the model's connection, in whatever state it is."""
+        if stream in self._upstreams:
+            self._forget(stream)
+            self._outputs.put(CancelUpstream(stream))
+
+    def _forget(self, stream: StreamId) -> None:
+        del self._upstreams[stream]
+        self._timers.clear(Timer.UPSTREAM_SILENCE, stream)
+        self._timers.clear(Timer.UPSTREAM_LINGER, stream)
+
+    def silence(self, stream: StreamId, now: Millis) -> None:
+        """The silence timer is due. It is not moved for each token: it looks when one came."""
+        upstream = self._upstreams[stream]
+        limit = self._config.idle_timeout if upstream.started else self._config.first_token_timeout
+        if upstream.active_at + limit > now:
+            self._timers.set(Timer.UPSTREAM_SILENCE, stream, upstream.active_at + limit)
+            return
+        code = Code.IDLE_TIMEOUT if upstream.started else Code.FIRST_TOKEN_TIMEOUT
+        self._fail(stream, code, f"nothing came for {limit} ms", now)
+
+    # -- what the model server offers --------------------------------------------------------------
+
+    def probed(self, status: int | None, body: bytes, now: Millis) -> None:
+        """Take the answer to a ProbeUpstream; None: there was none."""
+        self._timers.set(Timer.UPSTREAM_PROBE, 0, now + self._config.upstream_probe_interval)
+        before = self.status
+        self.status, self.models = "down", None
+        if status == 200:
+            try:
+                self.models = ollama.decode_models(body)
+                self.status = "ok"
+            except RemoteProtocolError:
+                pass
+        if self.status != before:
+            if self.status == "ok":
+                models = ", ".join(sorted(self.models or ()))
+                self._outputs.put(Notice("info", "upstream_ok", (("models", models),)))
+            else:
+                self._outputs.put(Notice("warning", "upstream_down"))

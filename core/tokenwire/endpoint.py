@@ -1,0 +1,216 @@
+"""The message door: whole requests and WebSocket messages in, answers and packets out.
+
+Rules of this file: it composes the layers and decides nothing itself but which of them takes an
+input. A connection here is one HTTP request, or one WebSocket. An input about a connection that is
+not there any more does nothing: the world may be late. A call that could never be right raises
+LocalProtocolError and changes nothing.
+"""
+
+from tokenwire.ai.service import AiService
+from tokenwire.ai.stats import Stats
+from tokenwire.ai.upstream import Health
+from tokenwire.config import Config
+from tokenwire.errors import LocalProtocolError
+from tokenwire.outputs import HttpRequest, Output, Outputs, Stopped
+from tokenwire.socketio.server import SocketServer
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import ConnId, Deadline, IdSource, Millis, Peer, Request, Response, StreamId
+
+_ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
+
+
+class Endpoint:
+    """A server of Socket.IO and of the AI protocol, over somebody else's HTTP."""
+
+    def __init__(self, config: Config, *, ids: IdSource) -> None:
+        self.config = config
+        self.outputs = Outputs()
+        self.timers = Timers()
+        self._sockets = SocketServer(config, self.outputs, self.timers, ids)
+        self._engine = self._sockets.engine
+        self._ai: AiService | None = None
+        if config.ai_namespace is not None:
+            self._ai = AiService(config, self.outputs, self.timers, ids)
+            self._sockets.add_namespace(config.ai_namespace, self._ai)
+        self._last_conn = 0
+        self._program_requests: dict[ConnId, None] = {}
+        self._program_responses: dict[ConnId, Response] = {}
+
+    # -- inputs: connections -----------------------------------------------------------------------
+
+    def connected(self, peer: Peer, now: Millis) -> ConnId:
+        """A request or a WebSocket is coming. Return the name of its connection."""
+        self._last_conn += 1
+        return ConnId(self._last_conn)
+
+    def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
+        """Take a whole request. Its answer comes from `response_to_send`, after a WantWrite."""
+        path = self.config.path
+        if request.path == path or request.path == path[:-1]:
+            self._engine.receive_request(conn, request, now)
+        else:
+            self._program_requests[conn] = None
+            self.outputs.put(HttpRequest(conn, request))
+
+    def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
+        """Take one WebSocket message: UTF-8 `bytes` for text, `Binary` for binary."""
+        self._engine.receive_message(conn, message, now)
+
+    def connection_lost(self, conn: ConnId, now: Millis) -> None:
+        """The request was abandoned, or the WebSocket is closed."""
+        self._program_requests.pop(conn, None)
+        self._program_responses.pop(conn, None)
+        self.outputs.pulled_empty(conn)
+        self._engine.connection_lost(conn, now)
+
+    def write_blocked(self, conn: ConnId, now: Millis) -> None:
+        """The socket takes no more for now. The next pull says that it does again."""
+        self._engine.write_blocked(conn)
+
+    def handle_timeout(self, now: Millis) -> None:
+        """Do what is due. Extra calls are harmless."""
+        for timer, key in self.timers.due(now):
+            self._handle_timer(timer, key, now)
+
+    def _handle_timer(self, timer: Timer, key: int | str, now: Millis) -> None:
+        if timer in _ENGINE_TIMERS:
+            self._engine.handle_timer(timer, str(key), now)
+        elif timer is Timer.CONNECT:
+            self._sockets.connect_timed_out(str(key), now)
+        elif self._ai is not None and self._ai.handle_timer(timer, key, now):
+            self._stop(now)
+
+    # -- inputs: answers to earlier outputs --------------------------------------------------------
+
+    def respond(self, conn: ConnId, response: Response, now: Millis) -> None:
+        """Answer an HttpRequest.
+
+        Raises:
+            LocalProtocolError: the status is not one, or the request was answered before.
+        """
+        if not 200 <= response.status <= 599:
+            raise LocalProtocolError(f"{response.status} is no status of a final answer")
+        if conn in self._program_responses:
+            raise LocalProtocolError("this request has been answered")
+        if conn in self._program_requests:  # else: the client has gone meanwhile
+            del self._program_requests[conn]
+            self._program_responses[conn] = response
+            self.outputs.want_write(conn)
+
+    def upstream_answered(self, stream: StreamId, status: int, now: Millis) -> None:
+        """The model server has begun to answer a StartUpstream, with this HTTP status."""
+        if self._ai is not None:
+            self._ai.upstreams.receive_status(stream, status, now)
+
+    def receive_upstream(self, stream: StreamId, data: bytes, now: Millis) -> None:
+        """A piece of the model server's answer, cut anywhere."""
+        if self._ai is not None:
+            self._ai.upstreams.receive(stream, data, now)
+
+    def upstream_eof(self, stream: StreamId, now: Millis) -> None:
+        """The model server's answer has ended as HTTP says."""
+        if self._ai is not None:
+            self._ai.upstreams.receive_eof(stream, now)
+
+    def upstream_failed(self, stream: StreamId, now: Millis, *, reached: bool) -> None:
+        """There is no (more) answer: `reached` tells if a connection had been made."""
+        if self._ai is not None:
+            self._ai.upstreams.receive_failure(stream, reached=reached, now=now)
+
+    def upstream_probed(self, status: int | None, body: bytes, now: Millis) -> None:
+        """The answer to a ProbeUpstream; None if there was none."""
+        if self._ai is not None:
+            self._ai.upstreams.probed(status, body, now)
+
+    # -- inputs: what the program wants in its own namespaces --------------------------------------
+
+    def emit(
+        self,
+        socket: str,
+        name: str | int,
+        args: list[object],
+        now: Millis,
+        *,
+        want_ack: bool = False,
+    ) -> int | None:
+        """Send an event to one socket. Return the ack id to wait for, if one is wanted.
+
+        Raises:
+            LocalProtocolError: there is no such socket, or `args` is not JSON and bytes.
+        """
+        try:
+            return self._sockets.socket(socket).emit([name, *args], now, want_ack=want_ack)
+        except (TypeError, ValueError) as error:
+            raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
+
+    def acknowledge(self, socket: str, ack_id: int, args: list[object], now: Millis) -> None:
+        """Answer an Event that has an `ack_id`.
+
+        Raises:
+            LocalProtocolError: there is no such socket, or `args` is not JSON and bytes.
+        """
+        try:
+            self._sockets.socket(socket).acknowledge(ack_id, args, now)
+        except (TypeError, ValueError) as error:
+            raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
+
+    def disconnect(self, socket: str, now: Millis, *, close: bool = False) -> None:
+        """Take a socket out of its namespace; with `close` its transport closes too.
+
+        Raises:
+            LocalProtocolError: there is no such socket.
+        """
+        self._sockets.socket(socket).disconnect(now, close=close)
+
+    def shut_down(self, now: Millis) -> None:
+        """Take nothing new, let running streams finish, close all transports; then `Stopped`."""
+        self._engine.stop_accepting()
+        if self._ai is None:
+            self._stop(now)
+        else:
+            self._ai.shut_down(now)
+
+    def _stop(self, now: Millis) -> None:
+        self._engine.close_all("server shutting down", now)
+        self.outputs.put(Stopped())
+
+    # -- outputs -----------------------------------------------------------------------------------
+
+    def poll(self) -> Output | None:
+        """Return the next thing that the world should do, or None."""
+        return self.outputs.poll()
+
+    def response_to_send(self, conn: ConnId, now: Millis) -> Response | None:
+        """Take the answer to a request, if it is there. Status 101 accepts a WebSocket."""
+        response = self._program_responses.pop(conn, None)
+        if response is None:
+            response = self._engine.response_to_send(conn, now)
+        return response
+
+    def messages_to_send(self, conn: ConnId, out: list[bytes], max_bytes: int, now: Millis) -> None:
+        """Append messages for an accepted WebSocket to `out`, about `max_bytes` of them."""
+        self._engine.messages_to_send(conn, out, max_bytes, now)
+
+    def close_code(self, conn: ConnId) -> int | None:
+        """Return the code with which to close the WebSocket once all is sent, or None."""
+        return self._engine.close_code(conn)
+
+    # -- getters -----------------------------------------------------------------------------------
+
+    def next_timeout(self) -> Deadline | None:
+        """Return when `handle_timeout` is wanted."""
+        return self.timers.next()
+
+    def stats(self) -> Stats:
+        """Return a snapshot of the statistics.
+
+        Raises:
+            LocalProtocolError: the AI protocol is switched off.
+        """
+        if self._ai is None:
+            raise LocalProtocolError("there are no statistics without the AI protocol")
+        return self._ai.stats()
+
+    def upstream_status(self) -> Health:
+        """Return what the last look at the model server found."""
+        return "unknown" if self._ai is None else self._ai.upstreams.status

@@ -1,0 +1,427 @@
+"""The Engine.IO server: requests and WebSockets in, sessions, answers and packets out.
+
+Rules of this file: a connection here is one HTTP request that waits for its answer, or one open
+WebSocket; every request gets exactly one answer. Checks go from the cheap to the dear and before
+anything is allocated: origin, query, session, method, size. What Node's server answers is followed
+where stock clients can see it.
+"""
+
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from tokenwire.config import Config
+from tokenwire.engineio.origins import Origins
+from tokenwire.engineio.session import ENDED, EngineSession, Input, State, Upper, WebSocket
+from tokenwire.errors import RemoteProtocolError
+from tokenwire.outputs import Abort, Notice, Outputs
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import ConnId, IdSource, Millis, Request, Response
+from tokenwire.wire import engineio as wire
+from tokenwire.wire import ids, json
+
+_SID_BYTES = 15  # 120 bits, as Node's base64id
+_MAX_QUERY_FIELDS = 32
+
+UNKNOWN_TRANSPORT = (0, "Transport unknown")
+UNKNOWN_SID = (1, "Session ID unknown")
+BAD_HANDSHAKE_METHOD = (2, "Bad handshake method")
+BAD_REQUEST = (3, "Bad request")
+FORBIDDEN = (4, "Forbidden")
+UNSUPPORTED_PROTOCOL = (5, "Unsupported protocol version")
+
+_TEXT = (("content-type", "text/plain; charset=UTF-8"), ("cache-control", "no-store"))
+_OK = Response(200, (("content-type", "text/html"), ("cache-control", "no-store")), b"ok")
+
+
+class _Refused(Exception):
+    """A request is answered with an error. Never leaves this file."""
+
+    def __init__(self, error: tuple[int, str], status: int = 400) -> None:
+        self.error = error
+        self.status = status
+
+
+class Engine:
+    """All sessions of one server."""
+
+    def __init__(
+        self,
+        config: Config,
+        outputs: Outputs,
+        timers: Timers,
+        id_source: IdSource,
+        open_upper: Callable[[EngineSession, Millis], Upper],
+    ) -> None:
+        self._config = config
+        self._outputs = outputs
+        self._timers = timers
+        self._ids = id_source
+        self._open_upper = open_upper
+        self._origins = Origins(config.cors_origins, credentials=config.cors_credentials)
+        self._sessions: dict[str, EngineSession] = {}
+        self._responses: dict[ConnId, Response] = {}
+        self._polls: dict[ConnId, EngineSession] = {}
+        self._websockets: dict[ConnId, WebSocket] = {}
+        self._accepting = True
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # -- HTTP --------------------------------------------------------------------------------------
+
+    def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
+        """Take one request to the protocol's path."""
+        if not self._origins.allows(request):
+            origin = request.header("origin") or ""
+            self._outputs.put(Notice("warning", "origin_refused", (("origin", origin),)))
+            self._respond(conn, _refusal(request, FORBIDDEN, 403))
+            return
+        if request.method == "OPTIONS":
+            self._respond(conn, self._origins.preflight(request))
+            return
+        try:
+            response = self._handle(conn, request, now)
+        except _Refused as refused:
+            response = _refusal(request, refused.error, refused.status)
+        if response is not None:
+            cors = self._origins.headers(request)
+            self._respond(conn, Response(response.status, cors + response.headers, response.body))
+
+    def _handle(self, conn: ConnId, request: Request, now: Millis) -> Response | None:
+        query = _query(request)
+        transport = query.get("transport")
+        if transport not in ("polling", "websocket"):
+            raise _Refused(UNKNOWN_TRANSPORT)
+        sid = query.get("sid")
+        if sid is None:
+            return self._handshake(conn, request, transport, query.get("EIO"), now)
+        session = self._sessions.get(sid)
+        if session is None:
+            raise _Refused(UNKNOWN_SID)
+        if query.get("EIO") not in (None, "4") or request.upgrade != (transport == "websocket"):
+            raise _Refused(BAD_REQUEST)
+        if request.upgrade:
+            self._open_probe(conn, session, now)
+            return Response(101)
+        if session.state is State.WEBSOCKET:
+            raise _Refused(BAD_REQUEST)
+        match request.method:
+            case "GET":
+                return self._poll(conn, session, now)
+            case "POST":
+                return self._post(request, session, now)
+            case _:
+                return Response(405, (("allow", "GET, POST, OPTIONS"),))
+
+    def _handshake(
+        self, conn: ConnId, request: Request, transport: str, version: str | None, now: Millis
+    ) -> Response:
+        if request.method != "GET":
+            raise _Refused(BAD_HANDSHAKE_METHOD)
+        if request.upgrade != (transport == "websocket"):
+            raise _Refused(BAD_REQUEST)
+        if version != "4":
+            raise _Refused(UNSUPPORTED_PROTOCOL)
+        if len(self._sessions) >= self._config.max_sessions or not self._accepting:
+            return Response(503, (("retry-after", "1"),))
+        sid = ids.text(self._ids.random_bytes(_SID_BYTES))
+        heartbeat = (self._config.heartbeat_interval, self._config.heartbeat_timeout)
+        session = EngineSession(sid, request, self._outputs, self._timers, heartbeat)
+        self._sessions[sid] = session
+        session.upper = self._open_upper(session, now)
+        session.start_heartbeat(now)
+        opening = wire.OPEN + json.encode(
+            {
+                "sid": sid,
+                "upgrades": [] if request.upgrade else ["websocket"],
+                "pingInterval": self._config.heartbeat_interval,
+                "pingTimeout": self._config.heartbeat_timeout,
+                "maxPayload": self._config.max_payload,
+            }
+        )
+        if not request.upgrade:
+            return Response(200, _TEXT, opening)
+        session.state = State.WEBSOCKET
+        session.ws = WebSocket(conn, session)
+        session.ws.control.append(opening)
+        self._websockets[conn] = session.ws
+        return Response(101)
+
+    def _poll(self, conn: ConnId, session: EngineSession, now: Millis) -> Response | None:
+        if session.poll is not None:
+            # Two polls at once: the older one hears that the session is over (Node: 200 `1`).
+            self._close(session, "transport error", now)
+            raise _Refused(BAD_REQUEST)
+        if session.state is State.CLOSING:
+            session.move(Input.FETCH)
+            self._forget(session)
+            return Response(200, _TEXT, wire.encode_payload([*session.control, wire.CLOSE]))
+        session.poll = conn
+        self._polls[conn] = session
+        if session.has_output() or session.state is State.UPGRADING:
+            session.wake()
+        return None
+
+    def _post(self, request: Request, session: EngineSession, now: Millis) -> Response:
+        if session.state is State.CLOSING:
+            raise _Refused(BAD_REQUEST)
+        if len(request.body) > self._config.max_payload:
+            return Response(413)
+        try:
+            if request.header("content-type") == "application/octet-stream":
+                raise RemoteProtocolError("Engine.IO v4 sends binary data as base64 text")
+            packets = wire.decode_payload(
+                request.body, max_packets=self._config.max_packets_per_post
+            )
+            for packet in packets:
+                if not session.receive_packet(packet, now):
+                    self._lose(session, "transport close", now)
+                if session.state in ENDED:
+                    break
+        except RemoteProtocolError as error:
+            self._refuse_packet(session, error, now)
+            raise _Refused(BAD_REQUEST) from error
+        return _OK
+
+    def _respond(self, conn: ConnId, response: Response) -> None:
+        self._responses[conn] = response
+        self._outputs.want_write(conn)
+
+    def response_to_send(self, conn: ConnId, now: Millis) -> Response | None:
+        """Take the answer to the request of `conn`, if there is one now.
+
+        The answer to a poll is sealed here, at the first pull: what comes later goes into the next.
+        """
+        response = self._responses.pop(conn, None)
+        if response is not None:
+            return response
+        session = self._polls.get(conn)
+        if session is None:
+            return None
+        packets: list[bytes] = []
+        session.pull(packets, self._config.poll_bytes, now)
+        if not packets:
+            if session.state is not State.UPGRADING:
+                return None
+            packets = [wire.NOOP]
+        del self._polls[conn]
+        session.poll = None
+        session.progress_at = now
+        return self._poll_response(session, packets)
+
+    def _poll_response(self, session: EngineSession, packets: list[bytes]) -> Response:
+        cors = self._origins.headers(session.handshake)
+        return Response(200, cors + _TEXT, wire.encode_payload(packets))
+
+    # -- WebSocket ---------------------------------------------------------------------------------
+
+    def _open_probe(self, conn: ConnId, session: EngineSession, now: Millis) -> None:
+        socket = WebSocket(conn, session)
+        self._websockets[conn] = socket
+        if session.state is not State.POLLING or session.probe is not None:
+            # A second one: its handshake completes, then it is closed (a refusal breaks clients).
+            socket.session = None
+            self._close_websocket(socket)
+            return
+        session.probe = socket
+        self._timers.set(Timer.UPGRADE, session.sid, now + self._config.upgrade_timeout)
+
+    def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
+        """Take one message of an open WebSocket."""
+        socket = self._websockets[conn]
+        session = socket.session
+        if session is None or session.state in ENDED:
+            return
+        if socket is session.probe:
+            self._receive_probe(session, socket, message, now)
+            return
+        try:
+            if not session.receive_packet(message, now):
+                self._close(session, "transport close", now)
+        except RemoteProtocolError as error:
+            self._refuse_packet(session, error, now)
+
+    def _receive_probe(
+        self, session: EngineSession, socket: WebSocket, message: bytes, now: Millis
+    ) -> None:
+        if message == wire.PING_PROBE:
+            session.move(Input.PROBE)
+            socket.control.append(wire.PONG_PROBE)
+            self._outputs.want_write(socket.conn)
+            session.wake()  # the poll that waits is answered, so that the client can let go of it
+        elif message == wire.UPGRADE:
+            self._timers.clear(Timer.UPGRADE, session.sid)
+            session.move(Input.UPGRADE)
+            session.probe = None
+            session.ws = socket
+            if session.poll is not None:
+                del self._polls[session.poll]
+                self._respond(session.poll, self._poll_response(session, [wire.NOOP]))
+                session.poll = None
+            session.wake()
+        else:
+            self._drop_probe(session)
+
+    def _drop_probe(self, session: EngineSession) -> None:
+        """The upgrade has failed: polling goes on."""
+        self._timers.clear(Timer.UPGRADE, session.sid)
+        if session.state is State.UPGRADING:
+            session.move(Input.PROBE_LOST)
+        if session.probe is not None:
+            session.probe.session = None
+            self._close_websocket(session.probe)
+            session.probe = None
+
+    def messages_to_send(self, conn: ConnId, out: list[bytes], budget: int, now: Millis) -> None:
+        """Append packets for an open WebSocket to `out`, about `budget` bytes of them."""
+        socket = self._websockets[conn]
+        socket.blocked = False
+        out.extend(socket.control)
+        socket.control.clear()
+        session = socket.session
+        if session is not None and session.ws is socket:
+            session.pull(out, budget, now)
+            if out:
+                session.progress_at = now
+
+    def close_code(self, conn: ConnId) -> int | None:
+        """Return the code with which to close the WebSocket after what was pulled, or None."""
+        socket = self._websockets.get(conn)
+        return None if socket is None else socket.close_code
+
+    def write_blocked(self, conn: ConnId) -> None:
+        socket = self._websockets.get(conn)
+        if socket is not None:
+            socket.blocked = True
+
+    def _close_websocket(self, socket: WebSocket, code: int = 1000) -> None:
+        socket.close_code = code
+        self._outputs.want_write(socket.conn)
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def connection_lost(self, conn: ConnId, now: Millis) -> None:
+        """The request's connection or the WebSocket is gone."""
+        self._responses.pop(conn, None)
+        session = self._polls.get(conn)
+        if session is not None:  # an aborted poll ends the session
+            self._lose(session, "transport close", now)
+            return
+        socket = self._websockets.pop(conn, None)
+        if socket is None or socket.session is None:
+            return
+        if socket is socket.session.probe:
+            socket.session.probe = None
+            self._drop_probe(socket.session)
+        else:
+            self._lose(socket.session, "transport close", now)
+
+    def close_session(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """Close the transport, after what must still be said. Harmless on a closed one."""
+        self._close(session, reason, now)
+
+    def abort_session(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """Drop the transport without writing what waits."""
+        if session.state in ENDED:
+            return
+        conn = session.poll if session.ws is None else session.ws.conn
+        self._lose(session, reason, now)
+        if conn is not None:
+            self._outputs.put(Abort(conn, reason))
+
+    def _refuse_packet(
+        self, session: EngineSession, error: RemoteProtocolError, now: Millis
+    ) -> None:
+        fields = (("transport", session.transport), ("why", str(error)))
+        self._outputs.put(Notice("info", "packet_refused", fields))
+        self._close(session, "parse error", now)
+
+    def _close(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """End a session whose peer can still be told."""
+        if session.state in ENDED:
+            return
+        last_words = session.last_words()
+        self._end(session, Input.CLOSE, reason, now)
+        if session.ws is not None:
+            session.ws.control.extend(last_words)
+            self._close_websocket(session.ws)
+        elif session.poll is not None:
+            del self._polls[session.poll]
+            self._respond(session.poll, self._poll_response(session, [*last_words, wire.CLOSE]))
+            session.poll = None
+            session.move(Input.FETCH)
+        else:
+            session.control.extend(last_words)
+            self._timers.set(Timer.CLOSING, session.sid, now + self._config.close_timeout)
+            return
+        self._forget(session)
+
+    def _lose(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """End a session whose peer is gone, or has said so itself."""
+        if session.state in ENDED:
+            return
+        self._end(session, Input.LOSE, reason, now)
+        if session.poll is not None:
+            del self._polls[session.poll]
+            self._respond(session.poll, self._poll_response(session, [wire.NOOP]))
+            session.poll = None
+        self._forget(session)
+
+    def _end(self, session: EngineSession, how: Input, reason: str, now: Millis) -> None:
+        self._drop_probe(session)
+        session.move(how)
+        session.control.clear()
+        self._timers.clear(Timer.PING, session.sid)
+        self._timers.clear(Timer.PONG, session.sid)
+        fields = (("transport", session.transport), ("reason", reason))
+        self._outputs.put(Notice("debug", "session_closed", fields))
+        session.upper.closed(reason, now)
+
+    def _forget(self, session: EngineSession) -> None:
+        self._timers.clear(Timer.CLOSING, session.sid)
+        self._sessions.pop(session.sid, None)
+
+    def stop_accepting(self) -> None:
+        """Refuse new sessions from now on, with 503."""
+        self._accepting = False
+
+    def close_all(self, reason: str, now: Millis) -> None:
+        for session in list(self._sessions.values()):
+            self._close(session, reason, now)
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def handle_timer(self, timer: Timer, sid: str, now: Millis) -> None:
+        session = self._sessions[sid]
+        match timer:
+            case Timer.PING:
+                session.ping(now)
+            case Timer.PONG:
+                if session.pong_is_late(now):
+                    self._close(session, "ping timeout", now)
+            case Timer.UPGRADE:
+                self._drop_probe(session)
+            case _:  # Timer.CLOSING: nobody came to hear it
+                session.move(Input.LOSE)
+                self._forget(session)
+
+
+def _query(request: Request) -> dict[str, str]:
+    try:
+        fields = parse_qsl(
+            request.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS, errors="strict"
+        )
+    except ValueError as error:
+        raise _Refused(BAD_REQUEST) from error
+    query = dict(fields)
+    if len(query) != len(fields):  # `sid` or `transport` twice: which one would count?
+        raise _Refused(BAD_REQUEST)
+    return query
+
+
+def _refusal(request: Request, error: tuple[int, str], status: int) -> Response:
+    code, message = error
+    if request.upgrade:  # before the 101, Node answers in plain text
+        return Response(status, (("content-type", "text/plain"),), message.encode())
+    body = json.encode({"code": code, "message": message})
+    return Response(status, (("content-type", "application/json"),), body)

@@ -1,0 +1,215 @@
+"""One Engine.IO session: what it is doing, what waits to be sent, whether its peer is alive.
+
+Rules of this file: the state moves only along TRANSITIONS. Packets of the session's own (`control`)
+go before the messages of the layer above, which are pulled, never pushed: nothing is queued here
+that the layer above could still merge or take back. A closed session holds nothing.
+"""
+
+import enum
+from collections import deque
+from typing import Protocol
+
+from tokenwire.errors import RemoteProtocolError
+from tokenwire.outputs import Outputs
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import ConnId, Millis, Request
+from tokenwire.wire import Binary
+from tokenwire.wire import engineio as wire
+
+
+class State(enum.Enum):
+    POLLING = "polling"
+    UPGRADING = "upgrading"  # polling still carries the session; a WebSocket has probed
+    WEBSOCKET = "websocket"
+    CLOSING = "closing"  # over, but a polling client has still to come and hear it
+    CLOSED = "closed"
+
+
+class Input(enum.Enum):
+    PROBE = "probe"
+    PROBE_LOST = "probe lost"
+    UPGRADE = "upgrade"
+    CLOSE = "close"  # and the peer can be told
+    LOSE = "lose"  # and the peer cannot be told, or knows
+    FETCH = "fetch"
+
+
+TRANSITIONS: dict[tuple[State, Input], State] = {
+    (State.POLLING, Input.PROBE): State.UPGRADING,
+    (State.POLLING, Input.UPGRADE): State.WEBSOCKET,  # Node takes `5` without a probe
+    (State.POLLING, Input.CLOSE): State.CLOSING,
+    (State.POLLING, Input.LOSE): State.CLOSED,
+    (State.UPGRADING, Input.PROBE): State.UPGRADING,
+    (State.UPGRADING, Input.PROBE_LOST): State.POLLING,
+    (State.UPGRADING, Input.UPGRADE): State.WEBSOCKET,
+    (State.UPGRADING, Input.CLOSE): State.CLOSING,
+    (State.UPGRADING, Input.LOSE): State.CLOSED,
+    (State.WEBSOCKET, Input.CLOSE): State.CLOSED,
+    (State.WEBSOCKET, Input.LOSE): State.CLOSED,
+    (State.CLOSING, Input.FETCH): State.CLOSED,
+    (State.CLOSING, Input.LOSE): State.CLOSED,
+}
+
+ENDED = (State.CLOSING, State.CLOSED)
+
+
+class Upper(Protocol):
+    """The layer above one session."""
+
+    def receive(self, message: bytes, now: Millis) -> None:
+        """Take one message. RemoteProtocolError closes the session with "parse error"."""
+        ...
+
+    def closed(self, reason: str, now: Millis) -> None:
+        """The session is over."""
+        ...
+
+    def has_output(self) -> bool: ...
+
+    def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
+        """Append messages to `out`, about `budget` bytes of them."""
+        ...
+
+    def last_words(self) -> list[bytes]:
+        """Take out what must still be said before the transport closes (a DISCONNECT)."""
+        ...
+
+
+class WebSocket:
+    """One open WebSocket: the transport of a session, or one that asks to become it."""
+
+    __slots__ = ("blocked", "close_code", "conn", "control", "session")
+
+    def __init__(self, conn: ConnId, session: "EngineSession | None") -> None:
+        self.conn = conn
+        self.session = session
+        self.control: list[bytes] = []
+        self.close_code: int | None = None
+        """Not None: close with this code once `control` is written."""
+        self.blocked = False
+        """True: the socket would not take more when it was last offered something."""
+
+
+class EngineSession:
+    """One session. The engine (`engine.py`) owns it and its connections."""
+
+    __slots__ = (
+        "_outputs",
+        "_timers",
+        "control",
+        "handshake",
+        "heartbeat_interval",
+        "heartbeat_timeout",
+        "poll",
+        "probe",
+        "progress_at",
+        "sid",
+        "state",
+        "upper",
+        "ws",
+    )
+
+    upper: Upper
+
+    def __init__(
+        self,
+        sid: str,
+        handshake: Request,
+        outputs: Outputs,
+        timers: Timers,
+        heartbeat: tuple[int, int],
+    ) -> None:
+        self.sid = sid
+        self.handshake = handshake
+        self.state = State.POLLING
+        self.poll: ConnId | None = None
+        """The GET that waits for something to answer it with."""
+        self.ws: WebSocket | None = None
+        self.probe: WebSocket | None = None
+        self.control: deque[bytes] = deque()
+        self.progress_at = Millis(0)
+        """When the peer's socket last took something."""
+        self.heartbeat_interval, self.heartbeat_timeout = heartbeat
+        self._outputs = outputs
+        self._timers = timers
+
+    @property
+    def transport(self) -> str:
+        return "polling" if self.ws is None else "websocket"
+
+    def writable(self) -> bool:
+        """Return True if what is queued now can go out now: the socket takes, or a GET waits."""
+        if self.ws is not None:
+            return not self.ws.blocked
+        return self.poll is not None
+
+    def move(self, what: Input) -> None:
+        self.state = TRANSITIONS[self.state, what]
+
+    def wake(self) -> None:
+        """There is something to send, or to answer a poll with."""
+        if self.ws is not None:
+            self._outputs.want_write(self.ws.conn)
+        elif self.poll is not None:
+            self._outputs.want_write(self.poll)
+
+    # -- heartbeat: the server pings, the client answers -------------------------------------------
+
+    def start_heartbeat(self, now: Millis) -> None:
+        self._timers.clear(Timer.PONG, self.sid)
+        self._timers.set(Timer.PING, self.sid, now + self.heartbeat_interval)
+
+    def ping(self, now: Millis) -> None:
+        """Time to ping."""
+        self.control.append(wire.PING)
+        self._timers.set(Timer.PONG, self.sid, now + self.heartbeat_timeout)
+        self.wake()
+
+    def pong_is_late(self, now: Millis) -> bool:
+        """No pong came. A peer whose socket still takes bytes is slow, not gone: look later."""
+        if self.progress_at + self.heartbeat_timeout > now:
+            self._timers.set(Timer.PONG, self.sid, self.progress_at + self.heartbeat_timeout)
+            return False
+        return True
+
+    # -- packets -----------------------------------------------------------------------------------
+
+    def has_output(self) -> bool:
+        return bool(self.control) or self.upper.has_output()
+
+    def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
+        """Append Engine.IO packets to `out`: the session's own, then about `budget` bytes."""
+        out.extend(self.control)
+        self.control.clear()
+        start = len(out)
+        self.upper.pull(out, budget, now)
+        for index in range(start, len(out)):
+            if type(out[index]) is not Binary:
+                out[index] = wire.MESSAGE + out[index]
+
+    def last_words(self) -> list[bytes]:
+        return [
+            packet if type(packet) is Binary else wire.MESSAGE + packet
+            for packet in self.upper.last_words()
+        ]
+
+    def receive_packet(self, packet: bytes, now: Millis) -> bool:
+        """Take one packet of the session's transport. Return False if the peer closed.
+
+        Raises:
+            RemoteProtocolError: a packet that a client must not send.
+        """
+        if type(packet) is Binary:
+            self.upper.receive(packet, now)
+            return True
+        kind, data = packet[:1], packet[1:]
+        if kind == wire.MESSAGE:
+            self.upper.receive(data, now)
+        elif kind == wire.PONG:
+            if self._timers.is_set(Timer.PONG, self.sid):  # an unsolicited one does nothing
+                self.start_heartbeat(now)
+        elif kind == wire.CLOSE:
+            return False
+        elif kind not in (wire.UPGRADE, wire.NOOP):
+            raise RemoteProtocolError("an Engine.IO packet that a client does not send")
+        return True

@@ -1,0 +1,91 @@
+"""Every timer of the core: an enum of kinds and a table of deadlines.
+
+Rules of this file: one deadline per (kind, key); setting it again moves it; `next` is pure; `due`
+takes out only what is due. Cancelled entries stay in the heap until they surface or outnumber the
+live ones, so that moving a timer costs a push and nothing else.
+"""
+
+import enum
+import heapq
+from collections.abc import Iterator
+
+from tokenwire.types import Deadline, Millis
+
+
+class Timer(enum.Enum):
+    """What a deadline is for. The value is the `Deadline.reason`."""
+
+    HTTP_HEADERS = "http headers"  # a request's headers are not whole in time
+    HTTP_BODY = "http body"  # a request's body is not whole in time
+    HTTP_KEEP_ALIVE = "http keep-alive"  # no further request came
+    CLOSE = "close"  # the peer does not answer our close frame, or does not read the end
+    PING = "engine.io ping"  # time to ping
+    PONG = "engine.io pong"  # no pong came
+    UPGRADE = "engine.io upgrade"  # a probe was not followed by an upgrade
+    CLOSING = "engine.io closing"  # a closed polling session that no GET came to fetch
+    CONNECT = "socket.io connect"  # no namespace was joined
+    UPSTREAM_PROBE = "model server probe"  # time to look what the model server offers
+    UPSTREAM_SILENCE = "model silence"  # no first token, or nothing after it
+    UPSTREAM_LINGER = "model linger"  # the stream is over, its response is not
+    STREAM = "stream timeout"
+    STREAM_FORGET = "stream forget"  # the grace period of an ended stream
+    SESSION_FORGET = "session forget"  # RECONNECT_TIMEOUT after the connection was lost
+    TRANSFER = "session transfer"  # an old clientId after its transfer
+    PRESSURE = "backpressure notice"  # a reader is still slow: tell it
+    SHUTDOWN = "shutdown"  # running streams have had their time
+
+
+Key = int | str
+
+
+class Timers:
+    """A table of deadlines."""
+
+    __slots__ = ("_count", "_heap", "_live")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[Millis, int, Timer, Key]] = []
+        self._live: dict[tuple[Timer, Key], int] = {}
+        self._count = 0
+
+    def set(self, timer: Timer, key: Key, at: int) -> None:
+        """Set or move the deadline of (timer, key)."""
+        self._count += 1
+        self._live[timer, key] = self._count
+        heapq.heappush(self._heap, (Millis(at), self._count, timer, key))
+        self._prune()
+
+    def clear(self, timer: Timer, key: Key) -> None:
+        """Take the deadline of (timer, key) out, if there is one."""
+        if self._live.pop((timer, key), None) is not None:
+            self._prune()
+
+    def is_set(self, timer: Timer, key: Key) -> bool:
+        return (timer, key) in self._live
+
+    def next(self) -> Deadline | None:
+        """Return the earliest deadline."""
+        if not self._heap:
+            return None
+        at, _, timer, _ = self._heap[0]
+        return Deadline(at, timer.value)
+
+    def due(self, now: Millis) -> Iterator[tuple[Timer, Key]]:
+        """Take out and yield each (timer, key) that was due when this was called, in order."""
+        last = self._count
+        while self._heap and self._heap[0][0] <= now:
+            _, number, timer, key = self._heap[0]
+            if number > last:  # set by the handler of an earlier one: for the next call
+                break
+            del self._live[timer, key]
+            self._prune()
+            yield timer, key
+
+    def _prune(self) -> None:
+        heap, live = self._heap, self._live
+        if len(heap) > 64 and len(heap) > 2 * len(live):
+            self._heap = [entry for entry in heap if live.get((entry[2], entry[3])) == entry[1]]
+            heapq.heapify(self._heap)
+            return
+        while heap and live.get((heap[0][2], heap[0][3])) != heap[0][1]:
+            heapq.heappop(heap)

@@ -1,0 +1,5 @@
+"""tokenwire on asyncio: `asyncio.Protocol` below, httpx towards the model."""
+
+from tokenwire_asyncio.server import Runtime
+
+__all__ = ["Runtime"]

@@ -1,0 +1,278 @@
+"""The asyncio runtime: sockets and a clock around the core.
+
+Rules of this file: no protocol is known here. An input is followed by `_pump`, which carries out
+all outputs and sets the one timer. `asyncio.Protocol` rather than streams: a token costs a fifth.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+from tokenwire import Server
+from tokenwire.outputs import (
+    Abort,
+    Acknowledged,
+    CancelUpstream,
+    Connected,
+    Disconnected,
+    Event,
+    HttpRequest,
+    Notice,
+    PauseReading,
+    PauseUpstream,
+    ProbeUpstream,
+    ResumeReading,
+    ResumeUpstream,
+    StartUpstream,
+    Stopped,
+    WantWrite,
+)
+from tokenwire.types import ConnId, Millis, Peer, Request, Response
+
+from tokenwire_asyncio.upstream import Upstreams
+
+_WRITE_BYTES = 64 * 1024  # one pull
+_BUFFER_BYTES = 32 * 1024  # asyncio's own buffer: above it the socket counts as full
+_NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
+_BACKLOG = 1024
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python 3.12 names it
+
+ProgramEvent = Connected | Event | Disconnected | Acknowledged
+
+
+def now() -> Millis:
+    """Return the monotonic time."""
+    return Millis(time.monotonic_ns() // 1_000_000)
+
+
+def _not_found(request: Request) -> Response:
+    return Response(404)
+
+
+def _ignore(output: ProgramEvent | Notice) -> None:
+    """Nobody has asked for these."""
+
+
+class Runtime:
+    """Runs a core on the current event loop."""
+
+    def __init__(
+        self,
+        core: Server,
+        *,
+        upstream_url: str = "http://localhost:11434",
+        respond: Callable[[Request], Response] = _not_found,
+        handle: Callable[[ProgramEvent], None] = _ignore,
+        notify: Callable[[Notice], None] = _ignore,
+    ) -> None:
+        """
+        Args:
+            core: the server to run.
+            upstream_url: the model server's address.
+            respond: answers requests outside the protocol's path.
+            handle: gets what happens in the program's own namespaces; call `core.emit` etc. in it.
+            notify: gets the core's notices, for logs.
+        """
+        self.core = core
+        self._respond = respond
+        self._handle = handle
+        self._notify = notify
+        self._upstreams = Upstreams(core, upstream_url, now, self.pump)
+        self._connections: dict[ConnId, _Connection] = {}
+        self._listener: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: Millis | None = None
+        self._pumping = False
+        self._stopped = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on.
+
+        Raises:
+            RuntimeError: it does not listen yet.
+        """
+        if self._listener is None:
+            raise RuntimeError("the server has not been started")
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Args:
+            host: the address to bind.
+            port: 0 picks a free one.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(
+            lambda: _Connection(self), host, port, backlog=_BACKLOG, start_serving=False
+        )
+        for listening in listener.sockets:
+            # Accepted sockets inherit it.
+            listening.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+        await listener.start_serving()
+        self._listener = listener
+        self.pump()
+
+    async def shut_down(self) -> None:
+        """Let running streams finish in the core's time, then close everything."""
+        if self._listener is not None:
+            self._listener.close()
+        self.core.shut_down(now())
+        self.pump()
+        await self._stopped.wait()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close everything that is still open, after one more turn for what is being written."""
+        if self._listener is not None:
+            self._listener.close()
+        await self._upstreams.aclose()
+        await asyncio.sleep(0)
+        for connection in list(self._connections.values()):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pump(self) -> None:
+        """Carry out all that the core wants, and set the timer. Call it after any input."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while (output := self.core.poll()) is not None:
+                match output:
+                    case WantWrite():
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.flush()
+                    case PauseReading():
+                        self._connections[output.conn].pause_reading()
+                    case ResumeReading():
+                        self._connections[output.conn].resume_reading()
+                    case Abort():
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.abort()
+                    case StartUpstream():
+                        self._upstreams.start(output.stream, output.request)
+                    case PauseUpstream():
+                        self._upstreams.pause(output.stream)
+                    case ResumeUpstream():
+                        self._upstreams.resume(output.stream)
+                    case CancelUpstream():
+                        self._upstreams.cancel(output.stream)
+                    case ProbeUpstream():
+                        self._upstreams.probe(output.request)
+                    case HttpRequest():
+                        self.core.respond(output.conn, self._respond(output.request), now())
+                    case Connected() | Event() | Disconnected() | Acknowledged():
+                        self._handle(output)
+                    case Notice():
+                        self._notify(output)
+                    case Stopped():
+                        self._stopped.set()
+                    case _:
+                        assert_never(output)
+        finally:
+            self._pumping = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        deadline = self.core.next_timeout()
+        at = None if deadline is None else deadline.at
+        if at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, at
+        if at is not None:
+            delay = max(0, at - now()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay, self._timeout)
+
+    def _timeout(self) -> None:
+        assert self._timer_at is not None
+        # A loop that wakes a moment early must not spin.
+        instant = max(self._timer_at, now())
+        self._timer = self._timer_at = None
+        self.core.handle_timeout(instant)
+        self.pump()
+
+
+class _Connection(asyncio.Protocol):
+    """One socket."""
+
+    _transport: asyncio.Transport
+    _conn: ConnId
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._core = runtime.core
+        self._blocked = False
+        self._ending = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        # asyncio sets TCP_NODELAY itself.
+        address = transport.get_extra_info("peername")
+        peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer()
+        self._conn = self._core.connected(peer, now())
+        self._runtime._connections[self._conn] = self
+        self._runtime.pump()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._ending:
+            self._core.receive_data(self._conn, data, now())
+            self._runtime.pump()
+
+    def eof_received(self) -> bool:
+        if not self._ending:
+            self._core.receive_eof(self._conn, now())
+            self._runtime.pump()
+        return True  # the core ends the connection
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ending = True
+        self._runtime._connections.pop(self._conn, None)
+        self._core.connection_lost(self._conn, now())
+        self._runtime.pump()
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._core.write_blocked(self._conn, now())
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self.flush()
+        self._runtime.pump()
+
+    def flush(self) -> None:
+        """Write while the socket has room."""
+        while not (self._blocked or self._ending):
+            chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
+            if chunk.data:
+                self._transport.write(chunk.data)
+            if chunk.end:
+                self._ending = True
+                # Not in a callback of the transport's own: connection_lost would run twice
+                # (CPython #156512).
+                asyncio.get_running_loop().call_soon(self._transport.close)
+            elif not chunk.data:
+                return
+
+    def abort(self) -> None:
+        self._ending = True
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
