@@ -65,7 +65,7 @@ class Endpoint:
 
     def write_blocked(self, conn: ConnId, now: Millis) -> None:
         """The socket takes no more for now. The next pull says that it does again."""
-        self._engine.write_blocked(conn)
+        self._engine.write_blocked(conn, now)
 
     def handle_timeout(self, now: Millis) -> None:
         """Do what is due. Extra calls are harmless."""

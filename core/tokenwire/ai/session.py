@@ -15,8 +15,12 @@ from tokenwire.types import Millis
 _TURN_BYTES = 8 * 1024
 
 
-class Drained(Protocol):
+class Listener(Protocol):
     """What the session tells the service (`service.py`)."""
+
+    def refused(self, session: "AiSession", now: Millis) -> None:
+        """The client's socket takes no more for now."""
+        ...
 
     def drained(self, session: "AiSession", now: Millis) -> None:
         """Fewer tokens wait than before."""
@@ -38,7 +42,7 @@ class AiSession:
         "successor",
     )
 
-    def __init__(self, public: str, socket: Socket, service: Drained) -> None:
+    def __init__(self, public: str, socket: Socket, service: Listener) -> None:
         self.public = public
         self._service = service
         self.socket: Socket | None = socket
@@ -84,6 +88,11 @@ class AiSession:
             stream.in_turn = False
             self._turns.remove(stream)
 
+    def hold(self) -> None:
+        """All that the client was not handed waits from now on."""
+        for stream in self._turns:
+            stream.waiting_until = stream.log.last_seq
+
     # -- what the socket pulls (socketio.client.Source) --------------------------------------------
 
     def has_events(self) -> bool:
@@ -103,3 +112,6 @@ class AiSession:
                 stream.in_turn = False
         if self.paused:
             self._service.drained(self, now)
+
+    def refused(self, now: Millis) -> None:
+        self._service.refused(self, now)

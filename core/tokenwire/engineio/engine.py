@@ -289,10 +289,14 @@ class Engine:
         socket = self._websockets.get(conn)
         return None if socket is None else socket.close_code
 
-    def write_blocked(self, conn: ConnId) -> None:
+    def write_blocked(self, conn: ConnId, now: Millis) -> None:
         socket = self._websockets.get(conn)
-        if socket is not None:
-            socket.blocked = True
+        if socket is None:
+            return
+        socket.blocked = True
+        session = socket.session
+        if session is not None and session.ws is socket and session.state not in ENDED:
+            session.upper.refused(now)
 
     def _close_websocket(self, socket: WebSocket, code: int = 1000) -> None:
         socket.close_code = code

@@ -70,6 +70,10 @@ class Upper(Protocol):
         """Append messages to `out`, about `budget` bytes of them."""
         ...
 
+    def refused(self, now: Millis) -> None:
+        """What was not pulled was offered to the socket, and refused: it waits from now on."""
+        ...
+
     def last_words(self) -> list[bytes]:
         """Take out what must still be said before the transport closes (a DISCONNECT)."""
         ...

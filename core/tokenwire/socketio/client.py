@@ -30,6 +30,10 @@ class Source(Protocol):
         """Append Socket.IO packets to `out`, about `budget` bytes of them."""
         ...
 
+    def refused(self, now: Millis) -> None:
+        """What was not pulled was offered to the transport, and refused."""
+        ...
+
 
 class Namespace(Protocol):
     """What handles one namespace."""
@@ -205,6 +209,11 @@ class Client:
                 start = len(out)
                 socket.source.pull_events(out, budget, now)
                 budget -= sum(map(len, out[start:]))
+
+    def refused(self, now: Millis) -> None:
+        for socket in self.sockets.values():
+            if socket.source is not None:
+                socket.source.refused(now)
 
     def last_words(self) -> list[bytes]:
         words = list(self._queue)

@@ -1,0 +1,9 @@
+"""For tests of programs on the core: a world without sockets, clocks and chance.
+
+Shipped, so that who ports a runtime or writes a client can test against the same core.
+"""
+
+from tokenwire.testing.ids import SeededIds
+from tokenwire.testing.world import Answer, Frame, Model, Wire, World
+
+__all__ = ["Answer", "Frame", "Model", "SeededIds", "Wire", "World"]
