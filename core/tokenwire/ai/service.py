@@ -105,10 +105,8 @@ class AiService:
         if session.socket is not socket:  # fenced: the session has moved on
             return
         session.socket = None
-        if session.public in self._by_public:
-            self._timers.set(
-                Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout
-            )
+        self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
+        self._reconsider(session, now)  # while the client is away, its streams go on
 
     def _refuse(
         self, session: AiSession, refusal: Refusal, stream_id: str | None, now: Millis
@@ -219,8 +217,7 @@ class AiService:
         session.take_turn(stream)
         if not session.writable():
             stream.waiting_until = log.last_seq
-        if stream.running:
-            self._relieve(session, stream, now)
+        self._relieve(session, stream, now)
 
     @staticmethod
     def _think(stream: Stream, text: str) -> None:
@@ -329,32 +326,45 @@ class AiService:
 
     def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
         """Pause the model if its reader is behind, or if its log is full."""
+        if not stream.running or stream.name in session.paused:
+            return
         config = self._config
         stream.log.evict_to(config.log_bytes, before=stream.next_seq)
-        full = stream.log.size > config.log_bytes
         behind = session.socket is not None and (
             session.waiting() > config.backpressure_threshold
             or session.unsent_bytes() > config.outbox_bytes
         )
-        if not (full or behind):
+        if not behind and stream.log.size <= config.log_bytes:
             return
         self.upstreams.pause(stream.id)
         session.paused[stream.name] = stream
         stream.paused_at = now
-        if behind and not session.pressed:
+        told = session.pressed or self._timers.is_set(Timer.PRESSURE, session.public)
+        if behind and not told:
             self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
+
+    def refused(self, session: AiSession, now: Millis) -> None:
+        """The client's socket takes no more: what it was not handed waits."""
+        session.hold()
+        for stream in session.streams.values():
+            self._relieve(session, stream, now)
 
     def drained(self, session: AiSession, now: Millis) -> None:
         """The client has taken something: read on at the low-water mark, half of the high one."""
         config = self._config
         if (
-            session.waiting() > config.backpressure_threshold // 2
-            or session.unsent_bytes() > config.outbox_bytes // 2
+            session.waiting() <= config.backpressure_threshold // 2
+            and session.unsent_bytes() <= config.outbox_bytes // 2
         ):
-            return
+            self._reconsider(session, now)
+
+    def _reconsider(self, session: AiSession, now: Millis) -> None:
+        """The reader is not behind (any more): read on, unless a log is full."""
+        config = self._config
         for stream in list(session.paused.values()):
             stream.log.evict_to(config.log_bytes // 2, before=stream.next_seq)
-            self._unpause(session, stream, now)
+            if stream.log.size <= config.log_bytes:
+                self._unpause(session, stream, now)
         session.pressed = False
         self._timers.clear(Timer.PRESSURE, session.public)
 
