@@ -32,6 +32,8 @@ class Timer(enum.Enum):
     SESSION_FORGET = "session forget"  # RECONNECT_TIMEOUT after the connection was lost
     TRANSFER = "session transfer"  # an old clientId after its transfer
     PRESSURE = "backpressure notice"  # a reader is still slow: tell it
+    RECONNECT = "client reconnect"  # time to try again
+    ACK = "client ack"  # no acknowledgement came
     SHUTDOWN = "shutdown"  # running streams have had their time
 
 
