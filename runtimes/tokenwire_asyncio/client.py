@@ -75,7 +75,8 @@ async def connect(
         transports: the first is begun with; polling goes over to WebSocket if both are named.
         headers: sent with each request.
         path: where the server's Engine.IO is.
-        reconnect: connect again by itself after a lost transport.
+        reconnect: connect again by itself after a lost transport. The first attempt is the only
+            one: its failure is raised.
         reconnect_attempts: how often; None: for ever.
 
     Raises:
@@ -204,7 +205,6 @@ class ClientSocket:
     async def _join(self, auth: dict[str, object] | None) -> None:
         self._core.join(self.namespace, now(), auth)
         self._pump()
-        reason = ""
         async for event in self:
             match event:
                 case Joined():
@@ -213,10 +213,10 @@ class ClientSocket:
                     error = event.error if isinstance(event.error, dict) else {}
                     raise ConnectError(str(error.get("message", event.error)), event.error)
                 case ConnectFailed():
-                    reason = event.reason
+                    raise ConnectError(f"cannot connect: {event.reason}")
                 case _:
                     pass
-        raise ConnectError(f"cannot connect: {reason}")
+        raise ConnectError("cannot connect")
 
     async def _close(self) -> None:
         self._core.close(now())

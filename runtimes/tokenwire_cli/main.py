@@ -22,6 +22,9 @@ from tokenwire_cli.settings import (
 
 PROGRAM = "tokenwire"
 
+DEFAULT_URL = "http://localhost:3000/ai"
+"""Where `tokenwire chat` looks for a server."""
+
 DEMO_DEFAULTS: Mapping[str, object] = {
     # The embedded model answers for whatever name a client asks for.
     "allowed_models": ("*",),
@@ -37,6 +40,7 @@ examples:
   tokenwire serve --port 8080 --cors-origin https://app.example.com
   WS_PORT=8080 tokenwire serve            each setting is an environment variable, too
   tokenwire serve --config tokenwire.toml and a key in a TOML file: ws_port = 8080
+  tokenwire chat                          talk to a running server from the terminal
 
 Flags win over environment variables, those over the file. `tokenwire serve --help` lists all.
 """
@@ -80,6 +84,12 @@ def parse(
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "chat":
+        from tokenwire_cli.chat import chat
+
+        request = {"model": arguments.model, "useOrchestrator": not arguments.direct}
+        return chat(arguments.url, arguments.prompt, request)
     arguments, settings = parse(argv, os.environ)
     from tokenwire_cli import logs
 
@@ -143,6 +153,23 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_settings(demo, DEMO_DEFAULTS)
+    chat = commands.add_parser(
+        "chat",
+        help="talk to a running server from the terminal",
+        description="Sends prompts to a server and shows the answers as they come. Ctrl-C cancels "
+        "an answer; without one it ends the program.",
+        allow_abbrev=False,
+    )
+    chat.add_argument("prompt", nargs="?", help="one prompt; without it, prompts are asked for")
+    chat.add_argument(
+        "--url",
+        default=DEFAULT_URL,
+        help=f"the server's namespace [default: {DEFAULT_URL}]",
+    )
+    chat.add_argument("--model", help="the model to ask [default: the server's]")
+    chat.add_argument(
+        "--direct", action="store_true", help="send the prompt as it is: no agent, no system prompt"
+    )
     return parser
 
 

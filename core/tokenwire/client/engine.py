@@ -276,10 +276,8 @@ class EngineClient:
                 if self._find(Role.GET) is None:
                     self._dial(Role.GET)
             self._flush(now)
-        elif link.role is Role.POST and link.http.phase is Phase.OVER and not link.ready:
-            self._end("transport error", now)
         else:
-            self._end("transport close", now)
+            self._end("transport close" if link.ready else "transport error", now)
 
     def _packet(self, packet: bytes, now: Millis) -> None:
         if self.state is State.CLOSED:
