@@ -4,6 +4,7 @@ Shipped, so that who ports a runtime or writes a client can test against the sam
 """
 
 from tokenwire.testing.ids import SeededIds
-from tokenwire.testing.world import Answer, Frame, Model, Wire, World
+from tokenwire.testing.parse import Answer, Frame
+from tokenwire.testing.world import Model, Wire, World
 
 __all__ = ["Answer", "Frame", "Model", "SeededIds", "Wire", "World"]

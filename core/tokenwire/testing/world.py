@@ -6,6 +6,7 @@ deadline. A wire has room for `room` bytes (None: for all), so that a slow reade
 
 import base64
 from collections import deque
+from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
@@ -31,29 +32,14 @@ from tokenwire.outputs import (
 )
 from tokenwire.server import Server
 from tokenwire.testing.ids import SeededIds
+from tokenwire.testing.parse import Answer, Frame, take_answer, take_frames
 from tokenwire.types import ConnId, Millis, Peer, Response, StreamId, UpstreamRequest
 
 _PULL_BYTES = 64 * 1024
 _MASK = b"\x01\x02\x03\x04"
 
 
-class Answer(msgspec.Struct):
-    """An HTTP response as a client reads it."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Frame(msgspec.Struct):
-    """A WebSocket frame as a client reads it."""
-
-    opcode: int
-    payload: bytes
-
-    @property
-    def text(self) -> str:
-        return self.payload.decode()
+ProgramEvent = Connected | Event | Disconnected | Acknowledged
 
 
 class Wire:
@@ -128,18 +114,8 @@ class Wire:
 
     def answer(self, *, head: bool = False) -> Answer | None:
         """Take the next whole response, if it is there."""
-        start, separator, rest = self.received.partition(b"\r\n\r\n")
-        if not separator:
-            return None
-        status_line, *lines = start.decode().split("\r\n")
-        headers = {
-            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
-        }
-        size = 0 if head else int(headers.get("content-length", "0"))
-        if len(rest) < size:
-            return None
-        self.received = rest[size:]
-        return Answer(int(status_line.split()[1]), headers, rest[:size])
+        answer, self.received = take_answer(self.received, head=head)
+        return answer
 
     # -- WebSocket ---------------------------------------------------------------------------------
 
@@ -165,18 +141,7 @@ class Wire:
 
     def frames(self) -> list[Frame]:
         """Take all whole frames that have come."""
-        taken: list[Frame] = []
-        data = self.received
-        while len(data) >= 2:
-            size, at = data[1] & 0x7F, 2
-            if size >= 126:
-                width = 2 if size == 126 else 8
-                size, at = int.from_bytes(data[2 : 2 + width], "big"), 2 + width
-            if len(data) < at + size:
-                break
-            taken.append(Frame(data[0] & 0x0F, data[at : at + size]))
-            data = data[at + size :]
-        self.received = data
+        taken, self.received = take_frames(self.received)
         return taken
 
     def texts(self) -> list[str]:
@@ -184,18 +149,24 @@ class Wire:
         return [frame.text for frame in self.frames() if frame.opcode == 1]
 
 
-def masked_frame(payload: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
+def masked_frame(
+    payload: bytes, opcode: int = 1, *, fin: bool = True, masked: bool = True
+) -> bytes:
     """Return one client frame (RFC 6455 5.2)."""
     size = len(payload)
+    bit = 0x80 if masked else 0
     head = bytes([(0x80 if fin else 0) | opcode])
     if size < 126:
-        head += bytes([0x80 | size])
+        head += bytes([bit | size])
     elif size < 65_536:
-        head += bytes([0x80 | 126]) + size.to_bytes(2, "big")
+        head += bytes([bit | 126]) + size.to_bytes(2, "big")
     else:
-        head += bytes([0x80 | 127]) + size.to_bytes(8, "big")
-    masked = bytes(byte ^ _MASK[index % 4] for index, byte in enumerate(payload))
-    return head + _MASK + masked
+        head += bytes([bit | 127]) + size.to_bytes(8, "big")
+    if not masked:
+        return head + payload
+    mask = int.from_bytes(_MASK * (size // 4 + 1), "big") >> 8 * (4 - size % 4)
+    whole = int.from_bytes(payload, "big") ^ mask
+    return head + _MASK + whole.to_bytes(size, "big")
 
 
 class Model:
@@ -257,7 +228,9 @@ class World:
         """One for each stream, in the order of their starts."""
         self.offered: list[str] | None = []
         """What the model server says that it has; None: it is down."""
-        self.program: deque[Connected | Event | Disconnected | Acknowledged] = deque()
+        self.program: deque[ProgramEvent] = deque()
+        self.on_program: Callable[[ProgramEvent], None] | None = None
+        """What the program does at once; None: what happens is collected in `program`."""
         self.requests: list[HttpRequest] = []
         self.notices: list[Notice] = []
         self.stopped = False
@@ -312,7 +285,10 @@ class World:
                 case HttpRequest():
                     self.requests.append(output)
                 case Connected() | Event() | Disconnected() | Acknowledged():
-                    self.program.append(output)
+                    if self.on_program is None:
+                        self.program.append(output)
+                    else:
+                        self.on_program(output)
                 case Notice():
                     self.notices.append(output)
                 case Stopped():
