@@ -35,7 +35,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     context_depth: int = 8
     context_keys: int = 64
     upstream_line_bytes: int = 8 * 1024 * 1024  # Ollama's runner caps a line at 8 MB
-    upstream_error_bytes: int = 64 * 1024
     upstream_probe_interval: int = 10_000
     tool_call_bytes: int = 64 * 1024
     shutdown_timeout: int = 10_000  # for running streams, after a shutdown was asked for

@@ -89,6 +89,7 @@ class Upstreams:
                 ):
                     reached = True
                     self._core.upstream_answered(stream, response.status_code, self._now())
+                    self._pump()
                     async for data in response.aiter_raw():
                         self._core.receive_upstream(stream, data, self._now())
                         self._pump()

@@ -87,7 +87,7 @@ class CompleteMetadata(msgspec.Struct, frozen=True, rename="camel", omit_default
     merged_events: int
     paused_ms: int
     resumes: int
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: list[msgspec.Raw] | None = None
 
 
 class StreamComplete(Event, frozen=True):

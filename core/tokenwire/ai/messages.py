@@ -188,13 +188,19 @@ def _agent_context(fields: dict[str, object], config: Config) -> dict[str, objec
 
 
 def _measure(value: object) -> tuple[int, int]:
-    """Return the depth of nested JSON and the number of keys of all its objects."""
+    """Return the depth of nested JSON and the number of keys of all its objects.
+
+    Raises:
+        Refusal: it is not JSON: an attachment of the packet stands in it.
+    """
     if isinstance(value, dict):
         below = [_measure(item) for item in value.values()]
         keys = len(value)
     elif isinstance(value, list):
         below = [_measure(item) for item in value]
         keys = 0
+    elif isinstance(value, bytes):
+        raise _invalid("agentContext", "agentContext must be JSON, without binary data.")
     else:
         return 0, 0
     return 1 + max((d for d, _ in below), default=0), keys + sum(k for _, k in below)

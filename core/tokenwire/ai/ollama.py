@@ -43,7 +43,7 @@ def chat_request(
 class Message(msgspec.Struct):
     content: str = ""
     thinking: str = ""
-    tool_calls: msgspec.Raw = msgspec.Raw()
+    tool_calls: list[msgspec.Raw] | None = None
 
 
 class Line(msgspec.Struct):
@@ -66,6 +66,10 @@ class Line(msgspec.Struct):
     def thinking_text(self) -> str:
         return self.thinking if self.message is None else self.message.thinking
 
+    @property
+    def tool_calls(self) -> list[msgspec.Raw] | None:
+        return None if self.message is None else self.message.tool_calls
+
 
 _line = msgspec.json.Decoder(Line).decode
 
@@ -78,6 +82,8 @@ def decode_line(data: bytes) -> Line:
     """
     try:
         line = _line(data)
+        if line.tool_calls:
+            data.decode()  # msgspec does not look into what it leaves raw
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError("a line of the model's stream cannot be read") from error
     if line.done is None and line.error is None:

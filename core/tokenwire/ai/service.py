@@ -79,7 +79,7 @@ class AiService:
             protocol=events.PROTOCOL,
             recovered=False,
         )
-        socket.send_event(hello.encode(), now)
+        session.send(hello, now)
 
     def event(
         self, socket: Socket, name: str | int, args: list[object], ack_id: int | None, now: Millis
@@ -113,16 +113,15 @@ class AiService:
     ) -> Answer:
         code = refusal.code
         self._counters.error(code.text)
-        if session.socket is not None:
-            error = events.Error(
-                error=refusal.error,
-                code=code.text,
-                details=refusal.details or code.text,
-                retryable=code.retryable,
-                field=refusal.field,
-                stream_id=refusal.stream_id or stream_id,
-            )
-            session.socket.send_event(error.encode(), now)
+        error = events.Error(
+            error=refusal.error,
+            code=code.text,
+            details=refusal.details or code.text,
+            retryable=code.retryable,
+            field=refusal.field,
+            stream_id=refusal.stream_id or stream_id,
+        )
+        session.send(error, now)
         return {"ok": False, "error": refusal.error, "code": code.text}
 
     # -- ai:stream ---------------------------------------------------------------------------------
@@ -134,7 +133,8 @@ class AiService:
         if name is None:
             name = f"stream_{ids.text(self._ids.random_bytes(_STREAM_NAME_BYTES))}"
         stream = session.streams.get(name)
-        if stream is not None and stream.running:
+        if stream is not None and (stream.running or stream.has_output()):
+            # (One that ended runs on for a client that was not told yet.)
             if stream.request != request:
                 raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
             self._rewind(session, stream, None, now)
@@ -147,9 +147,11 @@ class AiService:
                 details=f"limit: {limit}",
             )
         self._check_model(request.model)
+        route = self._route(request)
         if stream is not None:
             self._forget_stream(session, stream)
-        stream = self._start(session, name, request, now)
+        self._bound_ended(session)
+        stream = self._start(session, name, request, route, now)
         return {"streamId": name, "epoch": stream.epoch}
 
     def _check_model(self, model: str) -> None:
@@ -162,8 +164,14 @@ class AiService:
         elif self.upstreams.models is not None and name not in self.upstreams.models:
             raise Refusal(Code.MODEL_NOT_FOUND, field="model")
 
-    def _start(self, session: AiSession, name: str, request: StreamRequest, now: Millis) -> Stream:
-        route = self._route(request)
+    def _start(
+        self,
+        session: AiSession,
+        name: str,
+        request: StreamRequest,
+        route: routing.Route,
+        now: Millis,
+    ) -> Stream:
         self._last_stream += 1
         stream_id = StreamId(self._last_stream)
         epoch = ids.text(self._ids.random_bytes(_EPOCH_BYTES))
@@ -186,14 +194,16 @@ class AiService:
 
     @staticmethod
     def _route(request: StreamRequest) -> routing.Route:
+        agent = None
         if request.agent is not None:
             agent = routing.BY_NAME.get(request.agent.lower())
             if agent is None:
                 names = ", ".join(agent.name for agent in routing.BY_NAME.values())
                 raise Refusal(Code.INVALID_REQUEST, f"agent must be one of {names}.", field="agent")
-            return routing.named(agent, request.agent_context)
         if not request.use_orchestrator:
             return routing.DIRECT
+        if agent is not None:
+            return routing.named(agent, request.agent_context)
         return routing.route(request.prompt, request.agent_context)
 
     # -- what the model sends (upstream.Listener) --------------------------------------------------
@@ -203,17 +213,19 @@ class AiService:
         log = stream.log
         before = log.last_seq
         for line in lines:
+            if line.thinking_text and stream.request.think and session.socket is not None:
+                self._think(stream, line.thinking_text)
             if line.text:
                 log.append(line.text.encode())
-            elif line.thinking_text and stream.request.think and session.socket is not None:
-                self._think(stream, line.thinking_text)
+            if line.tool_calls:
+                stream.add_tool_calls(line.tool_calls)
         if log.last_seq > before:
             self._counters.tokens += log.last_seq - before
             stream.move(Input.TOKEN)
             if stream.first_token_at is None:
                 stream.first_token_at = now
         if lines[-1].done:
-            self._complete(session, stream, lines, now)
+            self._complete(session, stream, lines[-1], now)
         session.take_turn(stream)
         if not session.writable():
             stream.waiting_until = log.last_seq
@@ -226,15 +238,8 @@ class AiService:
             events.Thinking(stream.name, text, stream.route.agent, stream.log.last_seq, metadata)
         )
 
-    def _complete(
-        self, session: AiSession, stream: Stream, lines: list[ollama.Line], now: Millis
-    ) -> None:
-        last = lines[-1]
-        tool_calls = None
-        for line in lines:
-            calls = line.message.tool_calls if line.message is not None else b""
-            if 0 < len(bytes(calls)) <= self._config.tool_call_bytes:
-                tool_calls = line.message.tool_calls if line.message is not None else None
+    def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
+        self._unpause(session, stream, now)  # so that this pause counts
         first_token = stream.first_token_at
         tokens = stream.log.last_seq
         seconds = (now - first_token) / 1000 if first_token is not None else 0
@@ -248,10 +253,10 @@ class AiService:
             if first_token is None
             else first_token - stream.accepted_at,
             tokens_per_second=round(tokens / seconds, 1) if seconds else 0.0,
-            merged_events=stream.merged_events,
+            merged_events=0,  # these two: when it is sent
             paused_ms=stream.paused_ms,
-            resumes=stream.resumes,
-            tool_calls=tool_calls,
+            resumes=0,
+            tool_calls=stream.tool_calls or None,
         )
         route = stream.route
         self._end(
@@ -304,7 +309,6 @@ class AiService:
         self._counters.ended_ms += now - stream.accepted_at
         stream.end(*ending, discard=discard)
         session.take_turn(stream)
-        self._bound_ended(session)
 
     def _bound_ended(self, session: AiSession) -> None:
         """Keep only so many ended streams of one client: a busy one must not fill the memory."""
@@ -319,6 +323,7 @@ class AiService:
     def _forget_stream(self, session: AiSession, stream: Stream) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
         session.drop_turn(stream)
+        self._counters.merged_events += stream.merged_events
         del session.streams[stream.name]
         del self._streams[stream.id]
 
@@ -326,22 +331,30 @@ class AiService:
 
     def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
         """Pause the model if its reader is behind, or if its log is full."""
-        if not stream.running or stream.name in session.paused:
+        if not stream.running:
             return
         config = self._config
-        stream.log.evict_to(config.log_bytes, before=stream.next_seq)
         behind = session.socket is not None and (
             session.waiting() > config.backpressure_threshold
             or session.unsent_bytes() > config.outbox_bytes
         )
-        if not behind and stream.log.size <= config.log_bytes:
+        full = self._is_full(stream)
+        if not behind and not full:
             return
-        self.upstreams.pause(stream.id)
-        session.paused[stream.name] = stream
-        stream.paused_at = now
+        if stream.name not in session.paused:
+            self.upstreams.pause(stream.id, now)
+            session.paused[stream.name] = stream
+            stream.paused_at = now
         told = session.pressed or self._timers.is_set(Timer.PRESSURE, session.public)
         if behind and not told:
             self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
+
+    def _is_full(self, stream: Stream) -> bool:
+        """Return True if the stream's log is full of text that its client does not have."""
+        limit = self._config.log_bytes
+        if stream.log.size > limit:  # an eighth at once: evicting a token copies all boundaries
+            stream.log.evict_to(limit - limit // 8, before=stream.next_seq)
+        return stream.log.size > limit
 
     def refused(self, session: AiSession, now: Millis) -> None:
         """The client's socket takes no more: what it was not handed waits."""
@@ -360,20 +373,26 @@ class AiService:
 
     def _reconsider(self, session: AiSession, now: Millis) -> None:
         """The reader is not behind (any more): read on, unless a log is full."""
-        config = self._config
         for stream in list(session.paused.values()):
-            stream.log.evict_to(config.log_bytes // 2, before=stream.next_seq)
-            if stream.log.size <= config.log_bytes:
+            if not self._is_full(stream):
                 self._unpause(session, stream, now)
-        session.pressed = False
-        self._timers.clear(Timer.PRESSURE, session.public)
+        self._end_episode(session)
 
     def _unpause(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        if session.paused.pop(stream.name, None) is not None and stream.paused_at is not None:
-            stream.paused_ms += now - stream.paused_at
-            self._counters.paused_ms += now - stream.paused_at
-            stream.paused_at = None
-            self.upstreams.resume(stream.id, now)
+        if session.paused.pop(stream.name, None) is None:
+            return
+        assert stream.paused_at is not None
+        stream.paused_ms += now - stream.paused_at
+        self._counters.paused_ms += now - stream.paused_at
+        stream.paused_at = None
+        self.upstreams.resume(stream.id, now)
+        if not session.paused:
+            self._end_episode(session)
+
+    def _end_episode(self, session: AiSession) -> None:
+        """Whoever is behind from now on is told again."""
+        session.pressed = False
+        self._timers.clear(Timer.PRESSURE, session.public)
 
     def _tell_pressure(self, session: AiSession, now: Millis) -> None:
         """The reader is still behind: it is told once, until it has caught up."""
@@ -414,8 +433,7 @@ class AiService:
             queue_size=session.waiting(),
             streams={name: stream.next_seq - 1 for name, stream in session.streams.items()},
         )
-        if session.socket is not None:
-            session.socket.send_event(ack.encode(), now)
+        session.send(ack, now)
         return {}
 
     # -- ai:reconnect ------------------------------------------------------------------------------
@@ -428,19 +446,17 @@ class AiService:
             raise Refusal(Code.RECONNECT_FAILED)
         while previous.successor is not None:  # taken over before, but the answer was lost
             previous = previous.successor
+        cursors = request.streams or {}
+        # What came over this very connection it has, but for what it names.
+        moved: list[str] = []
         replaced: list[str] = []
-        cursors = request.streams
         if previous is not session:
-            replaced = self._transfer(previous, session, now)
-            resumed = list(session.streams.values())
+            moved, replaced = self._transfer(previous, session, now)
         elif public != session.public:
-            resumed = list(session.streams.values())
-        else:  # its own id: it has all that was sent, but for what it names
-            resumed = [
-                stream for name, stream in session.streams.items() if cursors and name in cursors
-            ]
-        for stream in resumed:
-            self._rewind(session, stream, cursors.get(stream.name) if cursors else None, now)
+            moved = list(session.streams)
+        for name, stream in session.streams.items():
+            if name in moved or name in cursors:
+                self._rewind(session, stream, cursors.get(name), now)
         self._counters.resumes += 1
         success = events.ReconnectSuccess(
             previous_client_id=request.previous_client_id,
@@ -457,15 +473,18 @@ class AiService:
             ],
             replaced=replaced or None,
         )
-        if session.socket is not None:
-            session.socket.send_event(success.encode(), now)
+        session.send(success, now)
         return {"newClientId": success.new_client_id}
 
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
     ) -> None:
-        known = cursor is not None and cursor.epoch in (None, stream.epoch)
-        if not stream.rewind(cursor.seq if cursor is not None and known else None):
+        seq = None
+        if cursor is not None and cursor.epoch in (None, stream.epoch):
+            seq = cursor.seq
+        if seq is not None and seq > stream.log.last_seq:  # of an earlier stream of that name
+            seq = None
+        if not stream.rewind(seq):
             code = Code.RESUME_GAP
             self._counters.error(code.text)
             gap = events.Error(
@@ -476,16 +495,19 @@ class AiService:
                 stream_id=stream.name,
                 first_seq=stream.log.first_seq,
             )
-            if session.socket is not None:
-                session.socket.send_event(gap.encode(), now)
+            session.send(gap, now)
         session.take_turn(stream)
 
-    def _transfer(self, previous: AiSession, session: AiSession, now: Millis) -> list[str]:
+    def _transfer(
+        self, previous: AiSession, session: AiSession, now: Millis
+    ) -> tuple[list[str], list[str]]:
         """Move all streams to `session` and fence the old connection.
 
         Returns:
-            The names of the streams that lost against a newer one of the same name.
+            The names of the streams that moved, and of those that a newer one replaced.
         """
+        self._confirm_transfer(session)  # of another session before
+        moved: list[str] = []
         replaced: list[str] = []
         for name, stream in list(previous.streams.items()):
             rival = session.streams.get(name)
@@ -498,6 +520,7 @@ class AiService:
                 self._forget_stream(owner, loser)
                 if loser is stream:
                     continue
+            moved.append(name)
             previous.drop_turn(stream)
             session.streams[name] = stream
             self._streams[stream.id] = (session, stream)
@@ -514,7 +537,7 @@ class AiService:
         if socket is not None:
             # Two tabs with one clientId: the older is told, and does not reconnect by itself.
             socket.disconnect(now)
-        return replaced
+        return moved, replaced
 
     def _confirm_transfer(self, session: AiSession) -> None:
         """The client knows its new clientId: the old ones are burnt."""
@@ -543,26 +566,27 @@ class AiService:
         self._shutdown_at = Millis(now + self._config.shutdown_timeout)
         code = Code.SERVER_SHUTTING_DOWN
         goodbye = events.Error(code.sentence, code.text, "reconnect in a moment", code.retryable)
-        for session in self._by_socket.values():
-            if session.socket is not None:
-                session.socket.send_event(goodbye.encode(), now)
+        for session in list(self._by_socket.values()):  # a full one is dropped by what it is sent
+            session.send(goodbye, now)
         self._timers.set(Timer.SHUTDOWN, 0, now)
 
     def _shutdown_step(self, now: Millis) -> bool:
-        """Return True when all streams have ended and their clients have all of them."""
+        """Return True when all streams have ended and their clients have all of them.
+
+        Streams that are out of time end with an error, and their clients get one step to read it.
+        """
         assert self._shutdown_at is not None
+        running = [(owner, stream) for owner, stream in self._streams.values() if stream.running]
         if now >= self._shutdown_at:
-            for session, stream in list(self._streams.values()):
-                if stream.running:
-                    self.upstreams.cancel(stream.id)
-                    self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
+            for session, stream in running:
+                self.upstreams.cancel(stream.id)
+                self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
+            if not running:
+                return True
+        elif not running and not any(session.has_events() for session in self._by_socket.values()):
             return True
-        if any(stream.running for _, stream in self._streams.values()) or any(
-            session.has_events() for session in self._by_socket.values()
-        ):
-            self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
-            return False
-        return True
+        self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
+        return False
 
     # -- timers and statistics ---------------------------------------------------------------------
 
@@ -582,7 +606,10 @@ class AiService:
                 self._fail(session, stream, Code.STREAM_TIMEOUT, limit, now)
             case Timer.STREAM_FORGET:
                 session, stream = self._streams[StreamId(int(key))]
-                self._forget_stream(session, stream)
+                if stream.has_output():  # a slow reader gets all of it, however long that takes
+                    self._timers.set(timer, key, now + self._config.reconnect_timeout)
+                else:
+                    self._forget_stream(session, stream)
             case Timer.SESSION_FORGET:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:
@@ -608,7 +635,8 @@ class AiService:
             total_active_streams=sum(session.active_streams() for session in sessions),
             average_stream_duration=round(counters.ended_ms / ended, 1) if ended else 0.0,
             backpressure_events=counters.backpressure_events,
-            merged_events=counters.merged_events,
+            merged_events=counters.merged_events
+            + sum(stream.merged_events for _, stream in self._streams.values()),
             paused_ms=counters.paused_ms,
             resumes=counters.resumes,
             cancels=counters.cancels,

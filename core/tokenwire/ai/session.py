@@ -8,6 +8,7 @@ it never has two.
 from collections import deque
 from typing import Protocol
 
+from tokenwire.ai.events import Event
 from tokenwire.ai.stream import Stream
 from tokenwire.socketio.client import Socket
 from tokenwire.types import Millis
@@ -92,6 +93,11 @@ class AiSession:
         """All that the client was not handed waits from now on."""
         for stream in self._turns:
             stream.waiting_until = stream.log.last_seq
+
+    def send(self, event: Event, now: Millis) -> None:
+        """Send an event that may overtake the streams. Without a connection, nobody hears it."""
+        if self.socket is not None:
+            self.socket.send_event(event.encode(), now)
 
     # -- what the socket pulls (socketio.client.Source) --------------------------------------------
 

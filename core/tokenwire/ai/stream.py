@@ -2,13 +2,16 @@
 
 Rules of this file: the text is in the log alone; what a client has is a number (`next_seq`), what
 waits for it is the rest. Other events of the stream stand in a lane beside the log, each at the seq
-after which it comes, so that start, tokens, complete and done keep their order by construction.
+after which it comes; those that end it come when there is nothing else: so start, tokens, complete
+and done keep their order by construction.
 The state moves only along TRANSITIONS; a terminal state is left never.
 """
 
 import enum
 from collections import deque
 from typing import NamedTuple
+
+import msgspec
 
 from tokenwire.ai import events
 from tokenwire.ai.log import TokenLog
@@ -61,10 +64,12 @@ class Stream:
 
     __slots__ = (
         "_ending",
+        "_ending_said",
         "_lane",
         "_plain_metadata",
         "_token_agent",
         "_token_head",
+        "_tool_call_room",
         "accepted_at",
         "config",
         "ended_at",
@@ -83,6 +88,7 @@ class Stream:
         "resumes",
         "route",
         "state",
+        "tool_calls",
         "waiting_until",
     )
 
@@ -119,8 +125,11 @@ class Stream:
         self.paused_ms = 0
         self.merged_events = 0
         self.resumes = 0
+        self.tool_calls: list[msgspec.Raw] = []
+        self._tool_call_room = config.tool_call_bytes
         self._lane: deque[LaneEvent] = deque()
         self._ending: tuple[events.Event, ...] = ()
+        self._ending_said = 0
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
         self._token_agent = b',"agent":%b,"tokenCount":' % json.encode(route.agent)
@@ -140,14 +149,20 @@ class Stream:
         """Put an event of the stream after all text that there is."""
         self._lane.append(LaneEvent(self.log.last_seq, event.encode()))
 
+    def add_tool_calls(self, calls: list[msgspec.Raw]) -> None:
+        """Keep tool calls for the stream's end: each whole, and only as many as there is room."""
+        for call in calls:
+            size = len(memoryview(call))
+            if size <= self._tool_call_room:
+                self._tool_call_room -= size
+                self.tool_calls.append(call.copy())  # the original holds its whole line
+
     def end(self, *ending: events.Event, discard: bool = False) -> None:
         """Put the events that end the stream; with `discard`, what waits is dropped first."""
         if discard:
             self.next_seq = self.log.last_seq + 1
             self._lane = deque(event for event in self._lane if event.opening)
         self._ending = ending
-        for event in ending:
-            self.say(event)
 
     def _say_start(self, *, resumed: bool) -> None:
         start = events.StreamStart(self.name, self.epoch, self.request.model, resumed)
@@ -166,27 +181,31 @@ class Stream:
         wanted = 1 if seq is None else seq + 1
         whole = wanted >= self.log.first_seq
         self._lane.clear()
+        self._ending_said = 0
         self.replay_until = self.log.last_seq
         self.waiting_until = 0
         self.next_seq = min(max(wanted, self.log.first_seq), self.log.last_seq + 1)
         self.resumes += 1
         if seq is None and whole:
             self._say_start(resumed=True)
-        for event in self._ending:
-            self.say(event)
         return whole
 
     # -- what the client is handed -----------------------------------------------------------------
 
     def has_output(self) -> bool:
-        return bool(self._lane) or self.next_seq <= self.log.last_seq
+        return (
+            bool(self._lane)
+            or self.next_seq <= self.log.last_seq
+            or self._ending_said < len(self._ending)
+        )
 
     def waiting(self) -> int:
         """Return the number of tokens that the client's socket was offered and refused."""
         return max(0, self.waiting_until - self.next_seq + 1)
 
     def unsent_bytes(self) -> int:
-        return self.log.bytes_from(self.next_seq)
+        """Return the size of what the client has not been handed: text, and events in the lane."""
+        return self.log.bytes_from(self.next_seq) + sum(len(event.body) for event in self._lane)
 
     def pull(self, out: list[bytes], head: bytes, budget: int) -> int:
         """Append events to `out`, each after `head`, until `budget` bytes are reached.
@@ -198,21 +217,33 @@ class Stream:
         lane, log = self._lane, self.log
         while used < budget:
             if lane and lane[0].after < self.next_seq:
-                message = head + lane.popleft().body
+                body = lane.popleft().body
+            elif self.next_seq <= log.last_seq:
+                body = self._token(lane[0].after if lane else log.last_seq)
+            elif self._ending_said < len(self._ending):
+                body = self._next_of_ending()
             else:
-                last = min(log.last_seq, lane[0].after) if lane else log.last_seq
-                if self.next_seq > last:
-                    break
-                message = head + self._token(last)
+                break
+            message = head + body
             out.append(message)
             used += len(message)
         return used
+
+    def _next_of_ending(self) -> bytes:
+        event = self._ending[self._ending_said]
+        self._ending_said += 1
+        if isinstance(event, events.StreamComplete):  # how its client got it is known only now
+            metadata = msgspec.structs.replace(
+                event.metadata, merged_events=self.merged_events, resumes=self.resumes
+            )
+            event = msgspec.structs.replace(event, metadata=metadata)
+        return event.encode()
 
     def _token(self, last: int) -> bytes:
         """Return the next `ai:token`: one token, or several of those that waited."""
         first = self.next_seq
         end = first
-        waited = max(self.replay_until, self.waiting_until)
+        waited = self.replay_until if first <= self.replay_until else self.waiting_until
         if first < waited and first < last:
             end = self.log.piece_end(first, min(last, waited), self.config.replay_bytes)
         self.next_seq = end + 1

@@ -5,6 +5,7 @@ the listener exactly once. A stream that is over has no upstream, at most a resp
 The timers for silence stand still while the model is paused by us.
 """
 
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from tokenwire.ai import ollama
@@ -44,15 +45,13 @@ class Listener(Protocol):
 class _Upstream:
     """The answer to one request."""
 
-    __slots__ = ("active_at", "body", "over", "paused", "splitter", "started", "status")
+    __slots__ = ("active_at", "over", "paused_at", "splitter", "started")
 
     def __init__(self, max_line: int, now: Millis) -> None:
         self.splitter = LineSplitter(max_line)
-        self.status: int | None = None
-        self.body = b""  # of an answer that is no stream
         self.active_at = now
         self.started = False  # a first line has come
-        self.paused = False
+        self.paused_at: Millis | None = None
         self.over = False  # the stream has ended; the response has not
 
 
@@ -76,38 +75,46 @@ class Upstreams:
         return len(self._upstreams)
 
     def start(self, stream: StreamId, request: UpstreamRequest, now: Millis) -> None:
-        self._upstreams[stream] = _Upstream(self._config.upstream_line_bytes, now)
-        self._timers.set(Timer.UPSTREAM_SILENCE, stream, now + self._config.first_token_timeout)
+        upstream = self._upstreams[stream] = _Upstream(self._config.upstream_line_bytes, now)
+        self._watch(stream, upstream)
         self._outputs.put(StartUpstream(stream, request))
 
     # -- what the runtime brings -------------------------------------------------------------------
 
     def receive_status(self, stream: StreamId, status: int, now: Millis) -> None:
+        """Take the status. An answer that is not 200 ends here: nobody reads the rest of it."""
         upstream = self._upstreams.get(stream)
-        if upstream is not None:
-            upstream.status = status
+        if upstream is not None and not upstream.over and status != 200:
+            details = f"the model server answered with status {status}"
+            self._fail(stream, ollama.status_code(status), details, now)
 
     def receive(self, stream: StreamId, data: bytes, now: Millis) -> None:
         upstream = self._upstreams.get(stream)
         if upstream is None or upstream.over:
             return
         upstream.active_at = now
-        if upstream.status != 200:
-            upstream.body += data[: self._config.upstream_error_bytes - len(upstream.body)]
-            return
         try:
-            self._take(stream, upstream, upstream.splitter.feed(data), now)
+            lines = upstream.splitter.feed(data)
         except RemoteProtocolError as error:
             self._fail(stream, Code.UPSTREAM_ERROR, str(error), now)
+            return
+        self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
 
-    def _take(self, stream: StreamId, upstream: _Upstream, data: list[bytes], now: Millis) -> None:
+    def _take(
+        self,
+        stream: StreamId,
+        upstream: _Upstream,
+        data: list[bytes],
+        unreadable: Code,
+        now: Millis,
+    ) -> None:
         lines: list[ollama.Line] = []
         failure: tuple[Code, str] | None = None
         for item in data:
             try:
                 line = ollama.decode_line(item)
             except RemoteProtocolError as error:
-                failure = (Code.UPSTREAM_ERROR, str(error))
+                failure = (unreadable, str(error))
                 break
             if line.error is not None:
                 failure = (Code.UPSTREAM_ERROR, "the model failed while it was running")
@@ -119,7 +126,10 @@ class Upstreams:
                 self._timers.set(Timer.UPSTREAM_LINGER, stream, now + _LINGER)
                 break
         if lines:
-            upstream.started = True
+            if not upstream.started:
+                upstream.started = True
+                if not upstream.over and upstream.paused_at is None:
+                    self._watch(stream, upstream)
             self._listener.upstream_lines(stream, lines, now)
         if failure is not None:
             self._fail(stream, *failure, now)
@@ -128,20 +138,15 @@ class Upstreams:
         upstream = self._upstreams.get(stream)
         if upstream is None:
             return
-        if not upstream.over and upstream.status == 200:
-            rest = upstream.splitter.end()  # an answer of one object has no newline
-            if rest:
-                self._take(stream, upstream, [rest], now)
-        if self._upstreams.get(stream) is not upstream:
-            return
+        rest = upstream.splitter.end()
+        if rest and not upstream.over:  # an answer of one object has no newline; or a line was cut
+            self._take(stream, upstream, [rest], Code.UPSTREAM_TRUNCATED, now)
+            if stream not in self._upstreams:
+                return
         self._forget(stream)
         if not upstream.over:
-            if upstream.status == 200:
-                code, details = Code.UPSTREAM_TRUNCATED, "the end of the stream is missing"
-            else:
-                code = ollama.status_code(upstream.status or 0)
-                details = f"the model server answered with status {upstream.status}"
-            self._listener.upstream_ended(stream, code, details, now)
+            details = "the end of the stream is missing"
+            self._listener.upstream_ended(stream, Code.UPSTREAM_TRUNCATED, details, now)
 
     def receive_failure(self, stream: StreamId, *, reached: bool, now: Millis) -> None:
         upstream = self._upstreams.get(stream)
@@ -154,7 +159,7 @@ class Upstreams:
             code, details = Code.UPSTREAM_TRUNCATED, "the connection to the model server broke"
         else:
             code, details = Code.UPSTREAM_UNAVAILABLE, "no connection to the model server"
-            self.status, self.models = "down", None
+            self._found("down", None)
         self._listener.upstream_ended(stream, code, details, now)
 
     def _fail(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
@@ -164,19 +169,21 @@ class Upstreams:
 
     # -- what the streams want ---------------------------------------------------------------------
 
-    def pause(self, stream: StreamId) -> None:
+    def pause(self, stream: StreamId, now: Millis) -> None:
         upstream = self._upstreams.get(stream)
-        if upstream is not None and not upstream.paused and not upstream.over:
-            upstream.paused = True
+        if upstream is not None and upstream.paused_at is None and not upstream.over:
+            upstream.paused_at = now
             self._timers.clear(Timer.UPSTREAM_SILENCE, stream)
             self._outputs.put(PauseUpstream(stream))
 
     def resume(self, stream: StreamId, now: Millis) -> None:
         upstream = self._upstreams.get(stream)
-        if upstream is not None and upstream.paused:
-            upstream.paused = False
-            upstream.active_at = now
-            self._timers.set(Timer.UPSTREAM_SILENCE, stream, now + self._config.idle_timeout)
+        if upstream is not None and upstream.paused_at is not None:
+            silent = max(0, upstream.paused_at - upstream.active_at)  # before the pause
+            upstream.active_at = Millis(now - silent)
+            upstream.paused_at = None
+            if not upstream.over:
+                self._watch(stream, upstream)
             self._outputs.put(ResumeUpstream(stream))
 
     def cancel(self, stream: StreamId) -> None:
@@ -193,29 +200,38 @@ class Upstreams:
     def silence(self, stream: StreamId, now: Millis) -> None:
         """The silence timer is due. It is not moved for each token: it looks when one came."""
         upstream = self._upstreams[stream]
-        limit = self._config.idle_timeout if upstream.started else self._config.first_token_timeout
+        limit = self._silence_limit(upstream)
         if upstream.active_at + limit > now:
-            self._timers.set(Timer.UPSTREAM_SILENCE, stream, upstream.active_at + limit)
+            self._watch(stream, upstream)
             return
         code = Code.IDLE_TIMEOUT if upstream.started else Code.FIRST_TOKEN_TIMEOUT
         self._fail(stream, code, f"nothing came for {limit} ms", now)
+
+    def _watch(self, stream: StreamId, upstream: _Upstream) -> None:
+        at = upstream.active_at + self._silence_limit(upstream)
+        self._timers.set(Timer.UPSTREAM_SILENCE, stream, at)
+
+    def _silence_limit(self, upstream: _Upstream) -> int:
+        config = self._config
+        return config.idle_timeout if upstream.started else config.first_token_timeout
 
     # -- what the model server offers --------------------------------------------------------------
 
     def probed(self, status: int | None, body: bytes, now: Millis) -> None:
         """Take the answer to a ProbeUpstream; None: there was none."""
         self._timers.set(Timer.UPSTREAM_PROBE, 0, now + self._config.upstream_probe_interval)
-        before = self.status
-        self.status, self.models = "down", None
+        models = None
         if status == 200:
-            try:
-                self.models = ollama.decode_models(body)
-                self.status = "ok"
-            except RemoteProtocolError:
-                pass
-        if self.status != before:
-            if self.status == "ok":
-                models = ", ".join(sorted(self.models or ()))
-                self._outputs.put(Notice("info", "upstream_ok", (("models", models),)))
-            else:
-                self._outputs.put(Notice("warning", "upstream_down"))
+            with suppress(RemoteProtocolError):
+                models = ollama.decode_models(body)
+        self._found("down" if models is None else "ok", models)
+
+    def _found(self, status: Health, models: frozenset[str] | None) -> None:
+        before, self.status, self.models = self.status, status, models
+        if status == before:
+            return
+        if models is None:
+            self._outputs.put(Notice("warning", "upstream_down"))
+        else:
+            names = ", ".join(sorted(models))
+            self._outputs.put(Notice("info", "upstream_ok", (("models", names),)))

@@ -1,0 +1,144 @@
+"""A client of the AI protocol in a virtual world: Socket.IO over one WebSocket.
+
+Rules of this file: it does what a stock client does on the wire and decides nothing; what it was
+sent is kept in order, and read with `take`.
+"""
+
+import msgspec
+from tokenwire.config import Config
+from tokenwire.testing import Model, World
+
+NO_PINGS = 10_000_000
+"""A heartbeat interval that no test lives to see."""
+
+Fields = dict[str, object]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One event of the server's."""
+
+    name: str
+    fields: Fields
+
+    def __getitem__(self, key: str) -> object:
+        return self.fields[key]
+
+
+def read(body: bytes) -> Said:
+    """Return the event of a JSON array."""
+    return Said(*msgspec.json.decode(body, type=tuple[str, Fields]))
+
+
+def config(**changes: object) -> Config:
+    """Return a configuration without pings, with `changes`."""
+    return Config(**{"heartbeat_interval": NO_PINGS, **changes})  # type: ignore[arg-type]
+
+
+def new_world(**changes: object) -> World:
+    """Return a world whose server has `changes` in its configuration, its model server probed."""
+    made = World(config(**changes))
+    made.offered = ["codellama", "llama3.2:1b"]
+    made.advance(0)
+    return made
+
+
+class Client:
+    """One client, connected to /ai."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.wire = world.connect()
+        assert self.wire.upgrade("/socket.io/?EIO=4&transport=websocket").status == 101
+        self.acks: dict[int, Fields] = {}
+        self.refusal: Fields | None = None
+        """What a CONNECT_ERROR said."""
+        self.fenced = False
+        """True: the server sent a DISCONNECT."""
+        self.hello: Fields = {}
+        self._acks_wanted = 0
+        self._kept: list[Said] = []
+        self.wire.send_text("40/ai,")
+        said = self.take()
+        if said:
+            assert [event.name for event in said] == ["ai:connected"]
+            self.hello = said[0].fields
+
+    @property
+    def id(self) -> str:
+        return str(self.hello["clientId"])
+
+    def send(self, name: str | int, *args: object) -> None:
+        """Send an event."""
+        self.wire.send_text("42/ai," + msgspec.json.encode([name, *args]).decode())
+
+    def ask(self, name: str, *args: object) -> Fields:
+        """Send an event with an acknowledgement and return that; other events are kept."""
+        self._acks_wanted += 1
+        number = self._acks_wanted
+        self.wire.send_text(f"42/ai,{number}" + msgspec.json.encode([name, *args]).decode())
+        self._kept = self.take()
+        return self.acks.pop(number)
+
+    def stream(self, name: str = "s", prompt: str = "tell me", **fields: object) -> Model:
+        """Start a stream and return its model."""
+        before = len(self.world.models)
+        self.send("ai:stream", {"prompt": prompt, "streamId": name, **fields})
+        assert len(self.world.models) == before + 1, self.take()
+        return self.world.models[-1]
+
+    def take(self) -> list[Said]:
+        """Take all events that have come."""
+        said, self._kept = self._kept, []
+        for text in self.wire.texts():
+            if text.startswith("42/ai,"):
+                said.append(read(text[6:].encode()))
+            elif text.startswith("43/ai,"):
+                number, _, rest = text[6:].partition("[")
+                (self.acks[int(number)],) = msgspec.json.decode("[" + rest, type=tuple[Fields])
+            elif text.startswith("44/ai,"):
+                self.refusal = msgspec.json.decode(text[6:], type=Fields)
+            elif text.startswith("41/ai,"):
+                self.fenced = True
+        return said
+
+    def names(self) -> list[str]:
+        """Take all events, and return their names."""
+        return [event.name for event in self.take()]
+
+    def one(self) -> Said:
+        """Take the one event that has come."""
+        (event,) = self.take()
+        return event
+
+    def error(self) -> tuple[object, object]:
+        """Take the one event that has come, an `ai:error`; return its code and field."""
+        event = self.one()
+        assert event.name == "ai:error"
+        return event["code"], event.fields.get("field")
+
+    def block(self) -> None:
+        """Read no more: the socket is full from now on."""
+        self.wire.unblock(0)
+
+    def leave(self) -> None:
+        """Lose the connection."""
+        self.wire.drop()
+
+
+def text(said: list[Said], name: str = "s") -> str:
+    """Return the text that a client shows for a stream, having read `said`."""
+    shown = ""
+    for event in said:
+        if event.fields.get("streamId") == name:
+            if event.name == "ai:stream:start":
+                shown = ""
+            elif event.name == "ai:token":
+                shown += str(event["data"])
+    return shown
+
+
+def metadata(event: Said) -> Fields:
+    """Return the metadata of an event."""
+    fields = event["metadata"]
+    assert isinstance(fields, dict)
+    return fields

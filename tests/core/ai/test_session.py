@@ -1,0 +1,209 @@
+"""A session: the round of its streams, what waits for its client.
+
+Rules of this file: the socket is a stand-in that has room or has not; the service is a list of what
+it was told. What a service does with that is in `test_service.py`.
+"""
+
+import pytest
+from core.ai.client import read
+from tokenwire.ai import events
+from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.routing import DIRECT
+from tokenwire.ai.session import AiSession
+from tokenwire.ai.stream import Input, Stream
+from tokenwire.config import Config
+from tokenwire.socketio.client import Socket
+from tokenwire.types import Millis, StreamId
+
+NOW = Millis(0)
+
+
+class Lead(Socket):
+    """A socket that leads nowhere."""
+
+    def __init__(self) -> None:
+        self.head = b"2/ai,"
+        self.room = True
+        self.woken = 0
+        self.sent: list[bytes] = []
+
+    def send_event(self, body: bytes, now: Millis) -> None:
+        self.sent.append(body)
+
+    def writable(self) -> bool:
+        return self.room
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+class Told:
+    """A service that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def refused(self, session: AiSession, now: Millis) -> None:
+        self.told.append("refused")
+
+    def drained(self, session: AiSession, now: Millis) -> None:
+        self.told.append("drained")
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.socket, self.service = Lead(), Told()
+        self.session = AiSession("public", self.socket, self.service)
+
+    def stream(self, name: str, *tokens: str) -> Stream:
+        """Add a stream whose client has its start."""
+        number = StreamId(len(self.session.streams) + 1)
+        stream = Stream(number, name, "e", StreamRequest("p", "m"), DIRECT, Config(), NOW)
+        stream.pull([], b"", 1)
+        self.session.streams[name] = stream
+        self.add(stream, *tokens)
+        return stream
+
+    def add(self, stream: Stream, *tokens: str) -> None:
+        for token in tokens:
+            stream.log.append(token.encode())
+        self.session.take_turn(stream)
+
+    def pull(self, budget: int) -> list[tuple[object, object]]:
+        """Return the stream and the seq of each token."""
+        out: list[bytes] = []
+        self.session.pull_events(out, budget, NOW)
+        return [(event["streamId"], event["seq"]) for event in (read(item[5:]) for item in out)]
+
+
+def test_a_stream_that_has_something_wakes_the_socket_and_takes_one_turn() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "1")
+    rig.add(stream, "2")
+    assert rig.socket.woken == 2
+    assert rig.session.has_events()
+    assert rig.pull(10_000) == [("a", 1), ("a", 2)]
+    assert not rig.session.has_events()
+    assert rig.pull(10_000) == []
+
+
+def test_a_stream_that_has_nothing_takes_no_turn() -> None:
+    rig = Rig()
+    rig.stream("a")
+    assert not rig.session.has_events()
+
+
+def test_streams_take_turns_by_bytes() -> None:
+    rig = Rig()
+    big = "x" * 5_000  # two of them are a turn
+    rig.stream("a", *[big] * 4)
+    rig.stream("b", *[big] * 2)
+    rig.stream("c", "short")
+    assert rig.pull(100_000) == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+        ("b", 2),
+        ("c", 1),
+        ("a", 3),
+        ("a", 4),
+    ]
+
+
+def test_who_had_a_turn_waits_for_the_others_across_pulls() -> None:
+    rig = Rig()
+    rig.stream("a", "1", "2", "3")
+    rig.stream("b", "1", "2")
+    assert [rig.pull(1) for _ in range(5)] == [
+        [("a", 1)],
+        [("b", 1)],
+        [("a", 2)],
+        [("b", 2)],
+        [("a", 3)],
+    ]
+
+
+def test_a_stream_that_is_taken_out_is_not_pulled() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "1")
+    rig.stream("b", "1")
+    rig.session.drop_turn(stream)
+    rig.session.drop_turn(stream)
+    assert rig.pull(10_000) == [("b", 1)]
+
+
+def test_what_is_held_waits_and_what_came_before_was_sent_does_not() -> None:
+    rig = Rig()
+    a = rig.stream("a", "1", "2", "3")
+    rig.stream("b", "1")
+    rig.pull(1)
+    assert rig.session.waiting() == 0
+    rig.session.hold()
+    assert rig.session.waiting() == 3
+    rig.add(a, "4")
+    assert rig.session.waiting() == 3
+    assert rig.pull(10_000) == [("b", 1), ("a", 3), ("a", 4)]  # merged
+    assert rig.session.waiting() == 0
+
+
+def test_bytes_are_those_of_all_streams() -> None:
+    rig = Rig()
+    a = rig.stream("a", "1", "22")
+    b = rig.stream("b", "333")
+    assert rig.session.unsent_bytes() == 6
+    assert rig.session.bytes_held() == a.log.size + b.log.size
+    rig.pull(1)
+    assert rig.session.unsent_bytes() == 5
+
+
+def test_active_streams_are_those_that_run() -> None:
+    rig = Rig()
+    rig.stream("a")
+    rig.stream("b").move(Input.CANCEL)
+    assert rig.session.active_streams() == 1
+
+
+@pytest.mark.parametrize(("connected", "room"), [(True, True), (True, False), (False, True)])
+def test_it_is_writable_as_its_socket_is(connected: bool, room: bool) -> None:
+    rig = Rig()
+    rig.socket.room = room
+    if not connected:
+        rig.session.socket = None
+    assert rig.session.writable() is (connected and room)
+
+
+def test_without_a_socket_turns_are_kept_for_the_next() -> None:
+    rig = Rig()
+    rig.session.socket = None
+    rig.stream("a", "1")
+    assert rig.session.has_events()
+    assert rig.socket.woken == 0
+
+
+def test_the_service_hears_of_a_refusal_and_of_a_pull_while_a_model_is_paused() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "1")
+    rig.session.refused(NOW)
+    rig.pull(10_000)
+    assert rig.service.told == ["refused"]
+    rig.session.paused["a"] = stream
+    rig.pull(10_000)
+    assert rig.service.told == ["refused", "drained"]
+
+
+def test_events_of_a_stream_are_handed_over_with_the_namespace_before_them() -> None:
+    rig = Rig()
+    stream = rig.stream("a")
+    stream.end(events.StreamCancelled("a"))
+    rig.session.take_turn(stream)
+    out: list[bytes] = []
+    rig.session.pull_events(out, 1, NOW)
+    assert out == [b'2/ai,["ai:stream:cancelled",{"streamId":"a"}]']
+
+
+def test_an_event_of_the_sessions_own_goes_to_its_connection_or_to_nobody() -> None:
+    rig = Rig()
+    rig.session.send(events.Done("a", 1, 2), NOW)
+    rig.session.socket = None
+    rig.session.send(events.Done("a", 1, 2), NOW)
+    assert rig.socket.sent == [b'["ai:done",{"streamId":"a","totalTokens":1,"duration":2}]']

@@ -1,0 +1,435 @@
+"""One stream: its states, and what its client is handed in which order.
+
+Rules of this file: a client reads what `pull` gives, as `Reader` does; the stateful test compares
+it with the text that was appended, whatever happens between.
+"""
+
+import msgspec
+import pytest
+from core.ai.client import Said, metadata, read
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tokenwire.ai import events
+from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.routing import Candidate, Route
+from tokenwire.ai.stream import TRANSITIONS, Input, State, Stream
+from tokenwire.config import Config
+from tokenwire.types import Millis, StreamId
+
+ALL = 1_000_000
+COMPLETE = events.CompleteMetadata("stop", 1, 2, 0, 0, 5, 1.5, 0, 4, 0)
+ENDING = (events.StreamComplete("s", "Tester", "test", 0.5, COMPLETE), events.Done("s", 3, 9))
+ROUTE = Route("Tester", "test", 0.5, None, (Candidate("Debugger", "debug", 0.25),), ("word: x",))
+
+
+def new(**changes: int) -> Stream:
+    config = Config(**{"replay_bytes": 6, **changes})  # type: ignore[arg-type]
+    request = StreamRequest("p", "m")
+    return Stream(StreamId(1), "s", "e", request, ROUTE, config, Millis(0))
+
+
+def add(stream: Stream, *tokens: str) -> None:
+    for token in tokens:
+        stream.log.append(token.encode())
+
+
+def wait(stream: Stream) -> None:
+    """The client's socket has refused all that there is."""
+    stream.waiting_until = stream.log.last_seq
+
+
+def pull(stream: Stream, budget: int = ALL) -> list[Said]:
+    out: list[bytes] = []
+    used = stream.pull(out, b"42/ai,", budget)
+    assert used == sum(map(len, out))
+    assert all(message.startswith(b"42/ai,") for message in out)
+    return [read(message[6:]) for message in out]
+
+
+def brief(said: list[Said]) -> list[object]:
+    """Return texts as they are, other events by name."""
+    return [event["data"] if event.name == "ai:token" else event.name for event in said]
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", Input)
+@pytest.mark.parametrize("state", State)
+def test_a_state_moves_along_the_table_and_a_terminal_one_not_at_all(
+    state: State, what: Input
+) -> None:
+    stream = new()
+    stream.state = state
+    running = state in (State.WAITING, State.STREAMING)
+    assert stream.running is running
+    assert ((state, what) in TRANSITIONS) is running
+    if running:
+        stream.move(what)
+        assert stream.running is (what is Input.TOKEN)
+        assert stream.state is TRANSITIONS[state, what]
+    else:
+        with pytest.raises(KeyError):
+            stream.move(what)
+        assert stream.state is state
+
+
+# -- what is handed over ---------------------------------------------------------------------------
+
+
+def test_the_start_comes_first_and_at_once() -> None:
+    stream = new()
+    (start,) = pull(stream)
+    assert start == Said("ai:stream:start", {"streamId": "s", "epoch": "e", "model": "m"})
+    assert not stream.has_output()
+    assert pull(stream) == []
+
+
+def test_tokens_that_did_not_wait_come_one_by_one() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    said = pull(stream)
+    assert brief(said) == ["ai:stream:start", "a", "b", "c"]
+    assert [event["seq"] for event in said[1:]] == [1, 2, 3]
+    assert said[2] == Said(
+        "ai:token",
+        {
+            "streamId": "s",
+            "data": "b",
+            "agent": "Tester",
+            "tokenCount": 2,
+            "seq": 2,
+            "metadata": {"model": "m"},
+        },
+    )
+    assert stream.merged_events == 0
+
+
+def test_the_first_token_tells_the_routing_and_no_other_does() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    _, first, second = pull(stream)
+    assert metadata(first) == {
+        "model": "m",
+        "intent": "test",
+        "confidence": 0.5,
+        "runnersUp": [{"agent": "Debugger", "intent": "debug", "confidence": 0.25}],
+        "reasons": ["word: x"],
+    }
+    assert metadata(second) == {"model": "m"}
+
+
+def test_text_is_escaped_as_json_asks() -> None:
+    stream = new()
+    add(stream, '"\\\n\x00\u2028🎉\x85')
+    assert pull(stream)[1]["data"] == '"\\\n\x00\u2028🎉\x85'
+
+
+def test_tokens_that_waited_are_merged_without_losing_text() -> None:
+    stream = new()
+    add(stream, "aa", "bb", "cc", "dd")
+    wait(stream)
+    add(stream, "ee", "ff")  # came when the socket had room again
+    said = pull(stream)[1:]
+    assert brief(said) == ["aabbcc", "dd", "ee", "ff"]
+    assert [event["seq"] for event in said] == [3, 4, 5, 6]
+    assert [event["tokenCount"] for event in said] == [3, 4, 5, 6]
+    assert [metadata(event).get("tokens") for event in said] == [3, None, None, None]
+    assert stream.merged_events == 1
+
+
+def test_waiting_is_what_was_refused_and_not_handed_over_since() -> None:
+    stream = new()
+    add(stream, "aaaaaa", "bbbbbb", "c")
+    assert stream.waiting() == 0
+    wait(stream)
+    assert stream.waiting() == 3
+    pull(stream, 1)
+    pull(stream, 1)
+    assert stream.waiting() == 2
+    pull(stream)
+    assert stream.waiting() == 0
+
+
+def test_a_budget_is_passed_by_one_event_at_most() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    assert brief(pull(stream, 1)) == ["ai:stream:start"]
+    assert brief(pull(stream, 1)) == ["a"]
+    assert pull(stream, 0) == []
+    assert brief(pull(stream)) == ["b"]
+
+
+def test_other_events_keep_their_place_between_the_tokens() -> None:
+    stream = new()
+    add(stream, "a")
+    thinking = events.Thinking("s", "hm", "Tester", 1, events.TokenMetadata("m", thinking=True))
+    stream.say(thinking)
+    add(stream, "b", "c")
+    stream.end(*ENDING)
+    wait(stream)  # nothing is merged over an event
+    assert brief(pull(stream)) == [
+        "ai:stream:start",
+        "a",
+        "hm",
+        "bc",
+        "ai:stream:complete",
+        "ai:done",
+    ]
+    assert not stream.has_output()
+
+
+def test_unsent_bytes_are_those_of_the_text_and_of_the_events() -> None:
+    stream = new()
+    start = stream.unsent_bytes()
+    assert start > 0
+    add(stream, "aa", "é")
+    assert stream.unsent_bytes() == start + 4
+    pull(stream, 1)
+    assert stream.unsent_bytes() == 4
+    pull(stream)
+    assert stream.unsent_bytes() == 0
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+def test_the_end_comes_after_all_text_and_once() -> None:
+    stream = new()
+    add(stream, "a")
+    stream.end(*ENDING)
+    assert stream.has_output()
+    assert brief(pull(stream)) == ["ai:stream:start", "a", "ai:stream:complete", "ai:done"]
+    assert pull(stream) == []
+
+
+def test_the_end_tells_what_was_merged_also_after_the_stream_was_over() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    wait(stream)
+    stream.end(*ENDING)
+    complete = pull(stream)[-2]
+    assert metadata(complete)["mergedEvents"] == 1
+    assert metadata(complete)["resumes"] == 0
+    stream.rewind(None)
+    complete = pull(stream)[-2]
+    assert metadata(complete)["mergedEvents"] == 1  # a replay is no merging
+    assert metadata(complete)["resumes"] == 1
+
+
+@pytest.mark.parametrize("sent", ["nothing", "the start", "a token"])
+def test_an_end_that_discards_keeps_the_start_and_drops_what_waits(sent: str) -> None:
+    stream = new()
+    add(stream, "a", "b")
+    handed = {"nothing": 0, "the start": 1, "a token": 2}[sent]
+    for _ in range(handed):
+        pull(stream, 1)
+    stream.say(events.Backpressure("Slow.", 1, "s", "merge"))
+    wait(stream)
+    stream.end(events.StreamCancelled("s"), discard=True)
+    assert stream.waiting() == 0
+    kept = ["ai:stream:start"] if not handed else []
+    assert brief(pull(stream)) == [*kept, "ai:stream:cancelled"]
+    assert not stream.has_output()
+
+
+# -- once more -------------------------------------------------------------------------------------
+
+
+def test_a_rewind_gives_the_whole_text_again_in_pieces_and_then_goes_on() -> None:
+    stream = new()
+    add(stream, "aa", "bb", "cc", "dd")
+    wait(stream)
+    assert stream.rewind(None)
+    add(stream, "ee", "ff")
+    assert stream.waiting() == 0  # this socket has refused nothing
+    said = pull(stream)
+    assert brief(said) == ["ai:stream:start", "aabbcc", "dd", "ee", "ff"]
+    assert said[0]["resumed"] is True
+    assert [metadata(event).get("replayed") for event in said[1:]] == [True, True, None, None]
+    assert metadata(said[1])["intent"] == "test"  # the first token is in it
+    assert (stream.merged_events, stream.resumes) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seq", "text"),
+    [(0, ["abc"]), (1, ["bc"]), (2, ["c"]), (3, []), (99, [])],
+)
+def test_a_rewind_to_a_cursor_gives_what_is_missing_without_a_start(
+    seq: int, text: list[str]
+) -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    assert stream.rewind(seq)
+    assert stream.has_output() is bool(text)
+    assert brief(pull(stream)) == text
+
+
+def test_a_piece_of_a_replay_holds_nothing_that_is_new() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    pull(stream)
+    stream.rewind(None)
+    add(stream, "c", "d")
+    wait(stream)
+    said = pull(stream)[1:]
+    assert brief(said) == ["ab", "cd"]
+    assert [metadata(event).get("replayed") for event in said] == [True, None]
+
+
+@pytest.mark.parametrize(
+    ("seq", "whole", "text"),
+    [
+        (None, False, ["cd"]),  # and no start: what the client shows is not emptied
+        (0, False, ["cd"]),
+        (1, False, ["cd"]),
+        (2, True, ["cd"]),
+        (3, True, ["d"]),
+    ],
+)
+def test_a_rewind_to_what_is_not_kept_says_so_and_gives_the_rest(
+    seq: int | None, whole: bool, text: list[str]
+) -> None:
+    stream = new()
+    add(stream, "a", "b", "c", "d")
+    pull(stream)
+    stream.log.evict_before(3)
+    assert stream.rewind(seq) is whole
+    assert brief(pull(stream)) == text
+
+
+@pytest.mark.parametrize("seq", [None, 1, 2])
+def test_a_rewind_of_a_stream_that_is_over_gives_its_end_again(seq: int | None) -> None:
+    stream = new()
+    add(stream, "a", "b")
+    stream.end(*ENDING)
+    pull(stream)
+    stream.rewind(seq)
+    stream.rewind(seq)  # two drops in a row
+    assert brief(pull(stream))[-2:] == ["ai:stream:complete", "ai:done"]
+    assert brief(pull(stream)) == []
+
+
+# -- the ends' tool calls --------------------------------------------------------------------------
+
+
+def test_tool_calls_are_kept_whole_and_as_many_as_there_is_room() -> None:
+    stream = new(tool_call_bytes=8)
+    stream.add_tool_calls([msgspec.Raw(b'"aaa"'), msgspec.Raw(b'"bb"'), msgspec.Raw(b'"c"')])
+    stream.add_tool_calls([msgspec.Raw(b"1")])
+    assert [bytes(call) for call in stream.tool_calls] == [b'"aaa"', b'"c"']
+
+
+# -- any interleaving ------------------------------------------------------------------------------
+
+
+class Reader:
+    """A client's view of one stream: its text so far, and the last seq that it has."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.seq = 0
+        self.started = False
+        self.terminal: str | None = None
+        self.completed = False
+
+    def read(self, said: list[Said]) -> None:
+        for event in said:
+            assert self.terminal is None, "something after the end"
+            match event.name:
+                case "ai:stream:start":
+                    assert event.fields.get("resumed", False) is self.started
+                    self.text, self.seq, self.started = "", 0, True
+                case "ai:token" if metadata(event).get("thinking"):
+                    assert event["tokenCount"] == self.seq
+                case "ai:token":
+                    count = metadata(event).get("tokens", 1)
+                    assert isinstance(count, int)
+                    assert event["seq"] == event["tokenCount"] == self.seq + count
+                    self.seq += count
+                    self.text += str(event["data"])
+                case "ai:stream:complete":
+                    self.completed = True
+                case name:
+                    assert name in ("ai:done", "ai:stream:cancelled", "ai:stream:error")
+                    assert self.completed is (name == "ai:done")
+                    self.terminal = name
+
+
+class Lane(RuleBasedStateMachine):
+    """Any order of what the model, the socket and the client do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream = new()
+        self.reader = Reader()
+        self.tokens: list[str] = []
+        self.ended: str | None = None
+
+    @precondition(lambda self: self.ended is None)
+    @rule(token=st.sampled_from(["a", "bc", "dé", "🎉🎉", "long enough for a piece"]))
+    def append(self, token: str) -> None:
+        self.stream.log.append(token.encode())
+        self.tokens.append(token)
+
+    @precondition(lambda self: self.ended is None)
+    @rule()
+    def think(self) -> None:
+        thinking = events.TokenMetadata("m", thinking=True)
+        seq = self.stream.log.last_seq
+        self.stream.say(events.Thinking("s", "hm", "Tester", seq, thinking))
+
+    @rule()
+    def block(self) -> None:
+        wait(self.stream)
+
+    @rule(budget=st.sampled_from([1, 100, 300, 1_000]))
+    def pull(self, budget: int) -> None:
+        self.reader.read(pull(self.stream, budget))
+
+    @rule()
+    def reconnect_with_a_cursor(self) -> None:
+        if not self.reader.started:  # such a client knows no cursor
+            return
+        assert self.stream.rewind(self.reader.seq)
+        self.reader.terminal, self.reader.completed = None, False
+
+    @rule()
+    def reconnect_without(self) -> None:
+        self.stream.rewind(None)
+        self.reader = Reader()
+        self.reader.started = True  # the page may have forgotten; the start says `resumed`
+
+    @precondition(lambda self: self.ended is None)
+    @rule(how=st.sampled_from(["ai:done", "ai:stream:error", "ai:stream:cancelled"]))
+    def end(self, how: str) -> None:
+        self.ended = how
+        if how == "ai:done":
+            self.stream.end(*ENDING)
+        elif how == "ai:stream:error":
+            self.stream.end(events.StreamError("s", "No.", "upstream_error", "d", True))
+        else:
+            self.stream.end(events.StreamCancelled("s"), discard=True)
+
+    @invariant()
+    def the_client_has_a_beginning_of_the_text(self) -> None:
+        assert "".join(self.tokens[: self.reader.seq]) == self.reader.text
+
+    @invariant()
+    def the_numbers_agree(self) -> None:
+        assert 0 <= self.stream.waiting() <= len(self.tokens)
+        assert self.stream.log.last_seq == len(self.tokens)
+
+    def teardown(self) -> None:
+        while self.stream.has_output():
+            self.reader.read(pull(self.stream, 1))
+        assert self.reader.terminal == self.ended
+        if self.ended != "ai:stream:cancelled":
+            assert self.reader.text == "".join(self.tokens)
+
+
+Lane.TestCase.settings = settings(
+    derandomize=True, max_examples=60, stateful_step_count=30, deadline=None
+)
+TestLane = Lane.TestCase
