@@ -6,15 +6,24 @@ not there any more does nothing: the world may be late. A call that could never 
 LocalProtocolError and changes nothing.
 """
 
+import re
+
 from tokenwire.ai.service import AiService
 from tokenwire.ai.stats import Stats
 from tokenwire.ai.upstream import Health
 from tokenwire.config import Config
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import HttpRequest, Output, Outputs, Stopped
+from tokenwire.outputs import HttpRequest, Notice, Output, Outputs, Stopped
 from tokenwire.socketio.server import SocketServer
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, Deadline, IdSource, Millis, Peer, Request, Response, StreamId
+from tokenwire.wire import engineio as wire
+from tokenwire.wire.socketio import RESERVED_EVENTS
+from tokenwire.wire.trace import describe
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_FIELD_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
+_HTTP_LAYERS_OWN = ("content-length", "transfer-encoding", "connection", "date")
 
 _ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
@@ -45,23 +54,37 @@ class Endpoint:
 
     def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
         """Take a whole request. Its answer comes from `response_to_send`, after a WantWrite."""
-        path = self.config.path
-        if request.path == path or request.path == path[:-1]:
+        if self._is_ours(request):
+            if self.config.trace and request.body:
+                self._trace(
+                    "packet_in",
+                    conn,
+                    request.body.split(wire.SEPARATOR, self.config.max_packets_per_post),
+                )
             self._engine.receive_request(conn, request, now)
         else:
             self._program_requests[conn] = None
             self.outputs.put(HttpRequest(conn, request))
 
+    def _is_ours(self, request: Request) -> bool:
+        return request.path in (self.config.path, self.config.path[:-1])
+
     def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
         """Take one WebSocket message: UTF-8 `bytes` for text, `Binary` for binary."""
+        if self.config.trace:
+            self._trace("packet_in", conn, [message])
         self._engine.receive_message(conn, message, now)
 
     def connection_lost(self, conn: ConnId, now: Millis) -> None:
         """The request was abandoned, or the WebSocket is closed."""
         self._program_requests.pop(conn, None)
         self._program_responses.pop(conn, None)
-        self.outputs.pulled_empty(conn)
         self._engine.connection_lost(conn, now)
+        self.outputs.pulled_empty(conn)
+
+    def receive_eof(self, conn: ConnId, now: Millis) -> None:
+        """The client sends no more. It has aborted its poll; another request is still answered."""
+        self._engine.receive_eof(conn, now)
 
     def write_blocked(self, conn: ConnId, now: Millis) -> None:
         """The socket takes no more for now. The next pull says that it does again."""
@@ -86,10 +109,9 @@ class Endpoint:
         """Answer an HttpRequest.
 
         Raises:
-            LocalProtocolError: the status is not one, or the request was answered before.
+            LocalProtocolError: the response cannot be sent, or the request was answered before.
         """
-        if not 200 <= response.status <= 599:
-            raise LocalProtocolError(f"{response.status} is no status of a final answer")
+        _check_response(response)
         if conn in self._program_responses:
             raise LocalProtocolError("this request has been answered")
         if conn in self._program_requests:  # else: the client has gone meanwhile
@@ -136,11 +158,14 @@ class Endpoint:
         """Send an event to one socket. Return the ack id to wait for, if one is wanted.
 
         Raises:
-            LocalProtocolError: there is no such socket, or `args` is not JSON and bytes.
+            LocalProtocolError: there is no such socket, the name is reserved, or `args` is not
+                JSON and bytes.
         """
+        if name in RESERVED_EVENTS:
+            raise LocalProtocolError(f"{name!r} is the protocol's own event")
         try:
             return self._sockets.socket(socket).emit([name, *args], now, want_ack=want_ack)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
 
     def acknowledge(self, socket: str, ack_id: int, args: list[object], now: Millis) -> None:
@@ -151,7 +176,7 @@ class Endpoint:
         """
         try:
             self._sockets.socket(socket).acknowledge(ack_id, args, now)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
 
     def disconnect(self, socket: str, now: Millis, *, close: bool = False) -> None:
@@ -185,15 +210,26 @@ class Endpoint:
         response = self._program_responses.pop(conn, None)
         if response is None:
             response = self._engine.response_to_send(conn, now)
+            polled = response is not None and response.status == 200 and response.body != b"ok"
+            if self.config.trace and response is not None and polled:
+                self._trace("packet_out", conn, response.body.split(wire.SEPARATOR))
         return response
 
     def messages_to_send(self, conn: ConnId, out: list[bytes], max_bytes: int, now: Millis) -> None:
         """Append messages for an accepted WebSocket to `out`, about `max_bytes` of them."""
+        start = len(out)
         self._engine.messages_to_send(conn, out, max_bytes, now)
+        if self.config.trace:
+            self._trace("packet_out", conn, out[start:])
 
     def close_code(self, conn: ConnId) -> int | None:
         """Return the code with which to close the WebSocket once all is sent, or None."""
         return self._engine.close_code(conn)
+
+    def _trace(self, event: str, conn: ConnId, packets: list[bytes]) -> None:
+        for packet in packets:
+            fields = (("conn", conn), ("packet", describe(packet)))
+            self.outputs.put(Notice("debug", event, fields))
 
     # -- getters -----------------------------------------------------------------------------------
 
@@ -214,3 +250,16 @@ class Endpoint:
     def upstream_status(self) -> Health:
         """Return what the last look at the model server found."""
         return "unknown" if self._ai is None else self._ai.upstreams.status
+
+
+def _check_response(response: Response) -> None:
+    """Check that a response of the program's can be sent (RFC 9110 5.5, 6.4.1)."""
+    if not 200 <= response.status <= 599:
+        raise LocalProtocolError(f"{response.status} is no status of a final answer")
+    if response.status in (204, 304) and response.body:
+        raise LocalProtocolError(f"a response with status {response.status} has no body")
+    for name, value in response.headers:
+        if not _FIELD_NAME.fullmatch(name) or name in _HTTP_LAYERS_OWN:
+            raise LocalProtocolError(f"{name!r} is no header of a response, or not the program's")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise LocalProtocolError(f"the header {name} cannot hold {value!r}")

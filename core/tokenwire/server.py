@@ -9,7 +9,7 @@ timer for `next_timeout`. Each connection has at most one timer, that of the pha
 from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.errors import LocalProtocolError
-from tokenwire.http.connection import HttpConnection, MessageReceived, Phase, WebSocketClosed
+from tokenwire.http.connection import HttpConnection, MessageReceived, Phase
 from tokenwire.outputs import Abort, PauseReading, ResumeReading
 from tokenwire.timers import Timer
 from tokenwire.types import Chunk, ConnId, IdSource, Millis, Peer, Request
@@ -20,11 +20,13 @@ _NOTHING = Chunk(b"")
 class _Link:
     """One socket."""
 
-    __slots__ = ("http", "paused", "served", "timer")
+    __slots__ = ("http", "in_body", "paused", "served", "timer")
 
     def __init__(self, http: HttpConnection) -> None:
         self.http = http
         self.timer: Timer | None = None
+        self.in_body = False
+        """True: the head of a request was handed on, its body is still coming."""
         self.served = False
         """True: a first request was answered."""
         self.paused = False
@@ -43,7 +45,7 @@ class _Link:
                 return None  # a poll may wait: the session's heartbeat bounds it
             case Phase.UPGRADED:
                 return Timer.CLOSE if http.close_sent else None
-            case Phase.OVER:
+            case _:  # DRAIN, OVER
                 return Timer.CLOSE
 
 
@@ -95,6 +97,8 @@ class Server(Endpoint):
         link = self._link(conn)
         if link.http.phase is Phase.UPGRADED:
             super().connection_lost(conn, now)
+        elif link.http.phase is Phase.ANSWER:
+            super().receive_eof(conn, now)
         link.http.receive_eof()
         self._advance(conn, link, now)
 
@@ -115,6 +119,13 @@ class Server(Endpoint):
     def _advance(self, conn: ConnId, link: _Link, now: Millis) -> None:
         """Hand on what the bytes meant."""
         http = link.http
+        head = http.head
+        if link.in_body is not (head is not None):
+            link.in_body = head is not None
+            if head is None:
+                self._engine.body_ends(conn)
+            elif self._is_ours(head):
+                self._engine.body_begins(conn, head)
         while http.events:
             event = http.events.popleft()
             match event:
@@ -122,7 +133,7 @@ class Server(Endpoint):
                     self.receive_request(conn, event, now)
                 case MessageReceived():
                     self.receive_message(conn, event.message, now)
-                case WebSocketClosed():
+                case _:  # WebSocketClosed
                     super().connection_lost(conn, now)
         if http.has_output:
             self.outputs.want_write(conn)
@@ -149,11 +160,12 @@ class Server(Endpoint):
             case Timer.HTTP_HEADERS | Timer.HTTP_BODY:
                 link.http.refuse(408, "the request did not come in time")
                 self._advance(conn, link, now)
-            case Timer.HTTP_KEEP_ALIVE:
+            case Timer.CLOSE if link.http.phase is not Phase.DRAIN:
+                # The peer does not answer our close, or does not read the end.
+                self.outputs.put(Abort(conn, timer.value))
+            case _:
                 link.http.end()
                 self._advance(conn, link, now)
-            case _:  # the peer does not answer our close, or does not read the end
-                self.outputs.put(Abort(conn, timer.value))
 
     # -- outputs -----------------------------------------------------------------------------------
 
@@ -177,18 +189,23 @@ class Server(Endpoint):
                 link.served = True
                 http.send_response(response)
                 self._advance(conn, link, now)
-                if link.paused and not http.reads_ahead:
-                    link.paused = False
-                    self.outputs.put(ResumeReading(conn))
         if http.phase is Phase.UPGRADED and http.out_size < max_bytes:
             messages: list[bytes] = []
             self.messages_to_send(conn, messages, max_bytes - http.out_size, now)
             http.send_messages(messages)
+            http.receive_early()
             code = self.close_code(conn)
             if code is not None:
                 http.close_websocket(code)
                 self._keep_timer(conn, link, now)
+            if http.events:
+                self._advance(conn, link, now)
+        if link.paused and not http.reads_ahead:
+            link.paused = False
+            self.outputs.put(ResumeReading(conn))
         chunk = http.take(max_bytes)
-        if not chunk.data and not chunk.end:
+        if chunk.data:
+            self._engine.progressed(conn, now)
+        elif not chunk.end:
             self.outputs.pulled_empty(conn)
         return chunk

@@ -47,13 +47,14 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[Millis, int, Timer, Key]] = []
-        self._live: dict[tuple[Timer, Key], int] = {}
+        self._live: dict[tuple[Timer, Key], tuple[int, int]] = {}
+        """The number of the entry that counts, and its deadline."""
         self._count = 0
 
     def set(self, timer: Timer, key: Key, at: int) -> None:
         """Set or move the deadline of (timer, key)."""
         self._count += 1
-        self._live[timer, key] = self._count
+        self._live[timer, key] = self._count, at
         heapq.heappush(self._heap, (Millis(at), self._count, timer, key))
         self._prune()
 
@@ -64,6 +65,11 @@ class Timers:
 
     def is_set(self, timer: Timer, key: Key) -> bool:
         return (timer, key) in self._live
+
+    def is_due(self, timer: Timer, key: Key, now: Millis) -> bool:
+        """Return True if `due` would yield (timer, key)."""
+        entry = self._live.get((timer, key))
+        return entry is not None and entry[1] <= now
 
     def next(self) -> Deadline | None:
         """Return the earliest deadline."""
@@ -84,10 +90,16 @@ class Timers:
             yield timer, key
 
     def _prune(self) -> None:
-        heap, live = self._heap, self._live
-        if len(heap) > 64 and len(heap) > 2 * len(live):
-            self._heap = [entry for entry in heap if live.get((entry[2], entry[3])) == entry[1]]
+        heap = self._heap
+        if len(heap) > 64 and len(heap) > 2 * len(self._live):
+            self._heap = [entry for entry in heap if self._counts(entry)]
             heapq.heapify(self._heap)
             return
-        while heap and live.get((heap[0][2], heap[0][3])) != heap[0][1]:
+        while heap and not self._counts(heap[0]):
             heapq.heappop(heap)
+
+    def _counts(self, entry: tuple[Millis, int, Timer, Key]) -> bool:
+        """Return True unless the entry was moved or cleared since."""
+        _, number, timer, key = entry
+        live = self._live.get((timer, key))
+        return live is not None and live[0] == number

@@ -221,10 +221,12 @@ class _Connection:
         self._stream = stream
 
     async def run(self) -> None:
-        with self.scope, contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        with self.scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read)
-                await self._write()
+                # Inside the group: out of it, an error would come as a group of errors.
+                with contextlib.suppress(anyio.BrokenResourceError):
+                    await self._write()
                 tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:

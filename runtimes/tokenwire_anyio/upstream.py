@@ -5,6 +5,7 @@ a stream, one SSLContext for all; no redirects, no read timeout (the core has th
 is a task in the runtime's group; its cancel scope is what CancelUpstream cancels.
 """
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -90,11 +91,7 @@ class Upstreams:
                     reached = True
                     self._core.upstream_answered(stream, response.status_code, self._now())
                     self._pump()
-                    async for data in response.aiter_raw():
-                        self._core.receive_upstream(stream, data, self._now())
-                        self._pump()
-                        await call.gate.wait()
-                        await anyio.lowlevel.checkpoint()
+                    await self._read(stream, response, call)
         except httpx.HTTPError:
             self._core.upstream_failed(stream, self._now(), reached=reached)
         else:
@@ -103,6 +100,23 @@ class Upstreams:
         finally:
             del self._calls[stream]
         self._pump()
+
+    async def _read(self, stream: StreamId, response: httpx.Response, call: _Call) -> None:
+        cancelled = anyio.get_cancelled_exc_class()
+        body = response.aiter_raw()
+        async for data in body:
+            self._core.receive_upstream(stream, data, self._now())
+            self._pump()
+            try:
+                await call.gate.wait()
+                await anyio.lowlevel.checkpoint()
+            except cancelled:
+                # httpx's generators stand one in the other; only an exception from the innermost
+                # closes them all. In a cancelled scope the next read of the socket raises it.
+                with contextlib.suppress(cancelled, httpx.HTTPError, StopAsyncIteration):
+                    while True:
+                        await anext(body)
+                raise
 
     async def probe(self, request: UpstreamRequest) -> None:
         status, body = None, b""

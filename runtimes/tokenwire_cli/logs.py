@@ -26,6 +26,17 @@ VALUE_CHARS = 64
 PACKETS = "websocket:packet"
 """The name that `DEBUG` has to match for the packet trace (`DEBUG=websocket:*`)."""
 
+PACKET_CHARS = 400
+"""As VALUE_CHARS, for a packet of the trace, whose private parts the core has masked."""
+
+HINTS = {
+    "origin_refused": "a page of this origin was refused; to allow it, add it to WS_CORS_ORIGIN",
+    "upstream_down": "the model server does not answer; requests fail until it does: "
+    "see OLLAMA_BASE_URL",
+    "upstream_ok": "the model server answers",
+}
+"""What to do about a notice, by its event."""
+
 TRACE_FRAMES = 12
 """Frames of a traceback that are shown, the innermost ones."""
 
@@ -84,7 +95,8 @@ def log(
 def notice(n: Notice) -> None:
     """Log what the core reports. Its packet trace goes to the logger `PACKETS`."""
     is_packet = n.level == "debug" and n.event.startswith("packet")
-    log(n.level, n.event, n.fields, logger=PACKETS if is_packet else _PROGRAM)
+    hint = HINTS.get(n.event, "")
+    log(n.level, n.event, n.fields, message=hint, logger=PACKETS if is_packet else _PROGRAM)
 
 
 def debug_matches(patterns: Sequence[str], name: str) -> bool:
@@ -128,7 +140,8 @@ class _LineFormatter(logging.Formatter):
         words = [time.replace("+00:00", "Z"), record.levelname.lower(), _name(event)]
         if message:
             words.append(f"message={_quoted(message)}")
-        words += [f"{_name(key)}={_value(value)}" for key, value in fields]
+        limit = PACKET_CHARS if record.name == PACKETS else VALUE_CHARS
+        words += [f"{_name(key)}={_value(value, limit)}" for key, value in fields]
         if record.exc_info and record.exc_info[1] is not None:
             words += _exception_words(record.exc_info[1])
         return " ".join(words)
@@ -138,9 +151,9 @@ def _name(text: str) -> str:
     return _NOT_A_NAME.sub("_", text) or "_"
 
 
-def _value(value: str | int) -> str:
+def _value(value: str | int, limit: int = VALUE_CHARS) -> str:
     text = str(value)
-    return _quoted(text if len(text) <= VALUE_CHARS else text[:VALUE_CHARS] + "…")
+    return _quoted(text if len(text) <= limit else text[:limit] + "…")
 
 
 def _quoted(text: str) -> str:

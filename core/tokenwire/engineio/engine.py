@@ -16,11 +16,12 @@ from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Abort, Notice, Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, IdSource, Millis, Request, Response
+from tokenwire.wire import Binary, ids, json
 from tokenwire.wire import engineio as wire
-from tokenwire.wire import ids, json
 
 _SID_BYTES = 15  # 120 bits, as Node's base64id
 _MAX_QUERY_FIELDS = 32
+_OWN_FIELDS = ("EIO", "transport", "sid")
 
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
 UNKNOWN_SID = (1, "Session ID unknown")
@@ -62,15 +63,17 @@ class Engine:
         self._responses: dict[ConnId, Response] = {}
         self._polls: dict[ConnId, EngineSession] = {}
         self._websockets: dict[ConnId, WebSocket] = {}
+        self._fetching: dict[ConnId, str] = {}
+        """Connections on which the answer to a poll may still be going out: the session's sid."""
+        self._posting: dict[ConnId, str] = {}
+        """Connections on which the body of a POST is still coming in: the session's sid."""
         self._accepting = True
-
-    def __len__(self) -> int:
-        return len(self._sessions)
 
     # -- HTTP --------------------------------------------------------------------------------------
 
     def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
         """Take one request to the protocol's path."""
+        self._fetching.pop(conn, None)
         if not self._origins.allows(request):
             origin = request.header("origin") or ""
             self._outputs.put(Notice("warning", "origin_refused", (("origin", origin),)))
@@ -87,6 +90,24 @@ class Engine:
             cors = self._origins.headers(request)
             self._respond(conn, Response(response.status, cors + response.headers, response.body))
 
+    def body_begins(self, conn: ConnId, request: Request) -> None:
+        """The head of a request has come. A POST that is whole before its body is one too many."""
+        try:
+            session = self._sessions.get(_query(request).get("sid", ""))
+        except _Refused:
+            return
+        if session is None or request.method != "POST" or not self._origins.allows(request):
+            return
+        if session.posting is None:
+            session.posting = conn
+            self._posting[conn] = session.sid
+
+    def body_ends(self, conn: ConnId) -> None:
+        """The body is whole, or will not come."""
+        session = self._sessions.get(self._posting.pop(conn, ""))
+        if session is not None:
+            session.posting = None
+
     def _handle(self, conn: ConnId, request: Request, now: Millis) -> Response | None:
         query = _query(request)
         transport = query.get("transport")
@@ -96,9 +117,12 @@ class Engine:
         if sid is None:
             return self._handshake(conn, request, transport, query.get("EIO"), now)
         session = self._sessions.get(sid)
+        if session is not None and self._timers.is_due(Timer.PONG, sid, now):
+            self._pong_is_due(session, now)  # the timer's call may still be coming
+            session = self._sessions.get(sid)
         if session is None:
             raise _Refused(UNKNOWN_SID)
-        if query.get("EIO") not in (None, "4") or request.upgrade != (transport == "websocket"):
+        if query.get("EIO") != "4" or request.upgrade != (transport == "websocket"):
             raise _Refused(BAD_REQUEST)
         if request.upgrade:
             self._open_probe(conn, session, now)
@@ -107,7 +131,7 @@ class Engine:
             raise _Refused(BAD_REQUEST)
         match request.method:
             case "GET":
-                return self._poll(conn, session, now)
+                return self._poll(conn, request, session, now)
             case "POST":
                 return self._post(request, session, now)
             case _:
@@ -147,7 +171,9 @@ class Engine:
         self._websockets[conn] = session.ws
         return Response(101)
 
-    def _poll(self, conn: ConnId, session: EngineSession, now: Millis) -> Response | None:
+    def _poll(
+        self, conn: ConnId, request: Request, session: EngineSession, now: Millis
+    ) -> Response | None:
         if session.poll is not None:
             # Two polls at once: the older one hears that the session is over (Node: 200 `1`).
             self._close(session, "transport error", now)
@@ -157,6 +183,7 @@ class Engine:
             self._forget(session)
             return Response(200, _TEXT, wire.encode_payload([*session.control, wire.CLOSE]))
         session.poll = conn
+        session.poll_headers = self._origins.headers(request)
         self._polls[conn] = session
         if session.has_output() or session.state is State.UPGRADING:
             session.wake()
@@ -165,10 +192,13 @@ class Engine:
     def _post(self, request: Request, session: EngineSession, now: Millis) -> Response:
         if session.state is State.CLOSING:
             raise _Refused(BAD_REQUEST)
+        if session.posting is not None:
+            self._close_or_lose(session, "transport error", now)
+            raise _Refused(BAD_REQUEST)
         if len(request.body) > self._config.max_payload:
             return Response(413)
         try:
-            if request.header("content-type") == "application/octet-stream":
+            if _media_type(request) == "application/octet-stream":
                 raise RemoteProtocolError("Engine.IO v4 sends binary data as base64 text")
             packets = wire.decode_payload(
                 request.body, max_packets=self._config.max_packets_per_post
@@ -204,14 +234,22 @@ class Engine:
             if session.state is not State.UPGRADING:
                 return None
             packets = [wire.NOOP]
-        del self._polls[conn]
-        session.poll = None
         session.progress_at = now
-        return self._poll_response(session, packets)
+        self._fetching[conn] = session.sid
+        return self._take_poll(session, packets)
 
-    def _poll_response(self, session: EngineSession, packets: list[bytes]) -> Response:
-        cors = self._origins.headers(session.handshake)
-        return Response(200, cors + _TEXT, wire.encode_payload(packets))
+    def _take_poll(self, session: EngineSession, packets: list[bytes]) -> Response:
+        """Return the answer to the poll that waits. It does not wait any more."""
+        assert session.poll is not None
+        del self._polls[session.poll]
+        session.poll = None
+        return Response(200, session.poll_headers + _TEXT, wire.encode_payload(packets))
+
+    def _answer_poll(self, session: EngineSession, packets: list[bytes]) -> None:
+        """Answer the poll that waits, if one does."""
+        conn = session.poll
+        if conn is not None:
+            self._respond(conn, self._take_poll(session, packets))
 
     # -- WebSocket ---------------------------------------------------------------------------------
 
@@ -228,9 +266,9 @@ class Engine:
 
     def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
         """Take one message of an open WebSocket."""
-        socket = self._websockets[conn]
-        session = socket.session
-        if session is None or session.state in ENDED:
+        socket = self._websockets.get(conn)
+        session = None if socket is None else socket.session
+        if socket is None or session is None or session.state in ENDED:
             return
         if socket is session.probe:
             self._receive_probe(session, socket, message, now)
@@ -244,7 +282,9 @@ class Engine:
     def _receive_probe(
         self, session: EngineSession, socket: WebSocket, message: bytes, now: Millis
     ) -> None:
-        if message == wire.PING_PROBE:
+        if type(message) is Binary:
+            self._drop_probe(session)
+        elif message == wire.PING_PROBE:
             session.move(Input.PROBE)
             socket.control.append(wire.PONG_PROBE)
             self._outputs.want_write(socket.conn)
@@ -254,10 +294,7 @@ class Engine:
             session.move(Input.UPGRADE)
             session.probe = None
             session.ws = socket
-            if session.poll is not None:
-                del self._polls[session.poll]
-                self._respond(session.poll, self._poll_response(session, [wire.NOOP]))
-                session.poll = None
+            self._answer_poll(session, [wire.NOOP])
             session.wake()
         else:
             self._drop_probe(session)
@@ -274,7 +311,9 @@ class Engine:
 
     def messages_to_send(self, conn: ConnId, out: list[bytes], budget: int, now: Millis) -> None:
         """Append packets for an open WebSocket to `out`, about `budget` bytes of them."""
-        socket = self._websockets[conn]
+        socket = self._websockets.get(conn)
+        if socket is None:
+            return
         socket.blocked = False
         out.extend(socket.control)
         socket.control.clear()
@@ -283,6 +322,15 @@ class Engine:
             session.pull(out, budget, now)
             if out:
                 session.progress_at = now
+
+    def progressed(self, conn: ConnId, now: Millis) -> None:
+        """The socket has taken more of what was pulled before: its peer is alive."""
+        socket = self._websockets.get(conn)
+        session = self._sessions.get(self._fetching.get(conn, ""))
+        if socket is not None and socket.session is not None and socket.session.ws is socket:
+            session = socket.session
+        if session is not None:
+            session.progress_at = now
 
     def close_code(self, conn: ConnId) -> int | None:
         """Return the code with which to close the WebSocket after what was pulled, or None."""
@@ -307,8 +355,11 @@ class Engine:
     def connection_lost(self, conn: ConnId, now: Millis) -> None:
         """The request's connection or the WebSocket is gone."""
         self._responses.pop(conn, None)
-        session = self._polls.get(conn)
+        self._fetching.pop(conn, None)
+        self.body_ends(conn)
+        session = self._polls.pop(conn, None)
         if session is not None:  # an aborted poll ends the session
+            session.poll = None
             self._lose(session, "transport close", now)
             return
         socket = self._websockets.pop(conn, None)
@@ -320,14 +371,18 @@ class Engine:
         else:
             self._lose(socket.session, "transport close", now)
 
+    def receive_eof(self, conn: ConnId, now: Millis) -> None:
+        """The request's client sends no more. With a poll that waits, that is how it aborts it."""
+        session = self._polls.get(conn)
+        if session is not None:
+            self._lose(session, "transport close", now)
+
     def close_session(self, session: EngineSession, reason: str, now: Millis) -> None:
         """Close the transport, after what must still be said. Harmless on a closed one."""
         self._close(session, reason, now)
 
     def abort_session(self, session: EngineSession, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
-        if session.state in ENDED:
-            return
         conn = session.poll if session.ws is None else session.ws.conn
         self._lose(session, reason, now)
         if conn is not None:
@@ -338,9 +393,18 @@ class Engine:
     ) -> None:
         fields = (("transport", session.transport), ("why", str(error)))
         self._outputs.put(Notice("info", "packet_refused", fields))
-        self._close(session, "parse error", now)
+        self._close_or_lose(session, "parse error", now, error.close_code)
 
-    def _close(self, session: EngineSession, reason: str, now: Millis) -> None:
+    def _close_or_lose(
+        self, session: EngineSession, reason: str, now: Millis, code: int = 1000
+    ) -> None:
+        """End a session at once: what can hear it is told, and the next request finds nothing."""
+        if session.ws is None and session.poll is None:
+            self._lose(session, reason, now)
+        else:
+            self._close(session, reason, now, code)
+
+    def _close(self, session: EngineSession, reason: str, now: Millis, code: int = 1000) -> None:
         """End a session whose peer can still be told."""
         if session.state in ENDED:
             return
@@ -348,11 +412,9 @@ class Engine:
         self._end(session, Input.CLOSE, reason, now)
         if session.ws is not None:
             session.ws.control.extend(last_words)
-            self._close_websocket(session.ws)
+            self._close_websocket(session.ws, code)
         elif session.poll is not None:
-            del self._polls[session.poll]
-            self._respond(session.poll, self._poll_response(session, [*last_words, wire.CLOSE]))
-            session.poll = None
+            self._answer_poll(session, [*last_words, wire.CLOSE])
             session.move(Input.FETCH)
         else:
             session.control.extend(last_words)
@@ -365,10 +427,7 @@ class Engine:
         if session.state in ENDED:
             return
         self._end(session, Input.LOSE, reason, now)
-        if session.poll is not None:
-            del self._polls[session.poll]
-            self._respond(session.poll, self._poll_response(session, [wire.NOOP]))
-            session.poll = None
+        self._answer_poll(session, [wire.NOOP])
         self._forget(session)
 
     def _end(self, session: EngineSession, how: Input, reason: str, now: Millis) -> None:
@@ -401,24 +460,31 @@ class Engine:
             case Timer.PING:
                 session.ping(now)
             case Timer.PONG:
-                if session.pong_is_late(now):
-                    self._close(session, "ping timeout", now)
+                self._pong_is_due(session, now)
             case Timer.UPGRADE:
                 self._drop_probe(session)
             case _:  # Timer.CLOSING: nobody came to hear it
                 session.move(Input.LOSE)
                 self._forget(session)
 
+    def _pong_is_due(self, session: EngineSession, now: Millis) -> None:
+        if session.pong_is_late(now):
+            self._close_or_lose(session, "ping timeout", now)
+
+
+def _media_type(request: Request) -> str:
+    return (request.header("content-type") or "").partition(";")[0].strip().lower()
+
 
 def _query(request: Request) -> dict[str, str]:
+    """Return the protocol's own fields. A page may add others, and nobody looks at them."""
     try:
-        fields = parse_qsl(
-            request.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS, errors="strict"
-        )
+        fields = parse_qsl(request.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
     except ValueError as error:
         raise _Refused(BAD_REQUEST) from error
-    query = dict(fields)
-    if len(query) != len(fields):  # `sid` or `transport` twice: which one would count?
+    own = [field for field in fields if field[0] in _OWN_FIELDS]
+    query = dict(own)
+    if len(query) != len(own):  # one of them twice: which would count?
         raise _Refused(BAD_REQUEST)
     return query
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Outputs
 from tokenwire.timers import Timer, Timers
-from tokenwire.types import ConnId, Millis, Request
+from tokenwire.types import ConnId, Headers, Millis, Request
 from tokenwire.wire import Binary
 from tokenwire.wire import engineio as wire
 
@@ -105,6 +105,8 @@ class EngineSession:
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
+        "poll_headers",
+        "posting",
         "probe",
         "progress_at",
         "sid",
@@ -128,6 +130,10 @@ class EngineSession:
         self.state = State.POLLING
         self.poll: ConnId | None = None
         """The GET that waits for something to answer it with."""
+        self.poll_headers: Headers = ()
+        """The CORS headers of its answer."""
+        self.posting: ConnId | None = None
+        """The POST whose body is still coming."""
         self.ws: WebSocket | None = None
         self.probe: WebSocket | None = None
         self.control: deque[bytes] = deque()

@@ -2,8 +2,9 @@
 
 Rules of this file: bytes come in by `receive_data`, what they mean comes out of `events`; answers
 and messages go in, bytes come out of `take`. One request is answered before the next is read: a
-peer that sends ahead is kept waiting, and only `read_ahead_bytes` of it are kept. After a violation
-there is one answer and an end.
+peer that sends ahead is kept waiting, and only about `read_ahead_bytes` of it are kept. h11 sees
+whole heads only, one connection of it for each request: what we answer does not depend on how the
+bytes were cut. After a violation there is one answer and an end, and nothing is kept.
 """
 
 import enum
@@ -15,16 +16,19 @@ import msgspec
 from tokenwire.config import Config
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.http import guards
+from tokenwire.http.chunks import ChunkedBody
 from tokenwire.http.websocket import WebSocket, accept_token
 from tokenwire.types import Chunk, Headers, Peer, Request, Response
 
-_BAD_REQUEST_HEADERS: Headers = (("content-type", "text/plain; charset=UTF-8"),)
+_REFUSAL: Headers = (("content-type", "text/plain; charset=UTF-8"),)
+_UPGRADE_REQUIRED: Headers = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
 
 
 class Phase(enum.Enum):
     HEAD = "head"  # between requests, or in a request's head
     BODY = "body"
     ANSWER = "answer"  # the request is whole; its answer is awaited
+    DRAIN = "drain"  # a body was refused: its rest is thrown away, or a reset eats our answer
     UPGRADED = "upgraded"
     OVER = "over"  # nothing more is read; what is queued goes out, then the end
 
@@ -46,19 +50,20 @@ class HttpConnection:
     """The bytes of one connection."""
 
     __slots__ = (
-        "_ahead",
         "_body",
-        "_body_size",
+        "_chunks",
         "_config",
         "_end",
         "_h11",
         "_head",
         "_key",
         "_last",
+        "_left",
         "_out",
         "_out_size",
         "_peer",
-        "_seen_bytes",
+        "_seen",
+        "_unread",
         "events",
         "phase",
         "websocket",
@@ -67,19 +72,22 @@ class HttpConnection:
     def __init__(self, peer: Peer, config: Config) -> None:
         self._config = config
         self._peer = peer
-        self._h11: h11.Connection | None = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=config.header_bytes
-        )
+        self._unread = bytearray()
+        self._seen = 0
+        """How much of the head in `_unread` was looked at."""
+        self._h11: h11.Connection | None = None
+        """That of the request which is read or answered."""
         self._head: Request | None = None
         self._key: str | None = None
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._ahead: list[bytes] = []
+        self._chunks: ChunkedBody | None = None
+        self._left = 0
+        """How much is still to come of a body whose length was told."""
+        self._body = bytearray()
         self._out: deque[bytes] = deque()
         self._out_size = 0
         self._end = False
         self._last = False
-        self._seen_bytes = False
+        """True: the peer sends no more."""
         self.phase = Phase.HEAD
         self.websocket: WebSocket | None = None
         self.events: deque[HttpEvent] = deque()
@@ -89,125 +97,133 @@ class HttpConnection:
     @property
     def reads_ahead(self) -> bool:
         """True: so much has come ahead of its turn that no more should be read."""
-        return sum(map(len, self._ahead)) > self._config.read_ahead_bytes
+        ahead = len(self._unread) if self.phase in (Phase.ANSWER, Phase.UPGRADED) else 0
+        return ahead > self._config.read_ahead_bytes
 
     @property
     def idle(self) -> bool:
         """True: between two requests, not a byte of the next has come."""
-        return self.phase is Phase.HEAD and not self._seen_bytes
+        return self.phase is Phase.HEAD and not self._unread
+
+    @property
+    def head(self) -> Request | None:
+        """The request whose body is still coming, if one is."""
+        return self._head if self.phase is Phase.BODY else None
 
     def receive_data(self, data: bytes) -> None:
-        if self.websocket is not None:
-            self._receive_frames(self.websocket, data)
-        elif self.phase is Phase.ANSWER:
-            self._ahead.append(data)
-        elif self.phase is not Phase.OVER:
-            self._seen_bytes = True
-            assert self._h11 is not None
-            self._h11.receive_data(data)
+        if self.phase is Phase.UPGRADED and not self._unread:
+            self._receive_frames(data)
+        elif self.phase not in (Phase.OVER, Phase.DRAIN):
+            self._unread += data
             self._read_requests()
 
-    def _receive_frames(self, websocket: WebSocket, data: bytes) -> None:
-        if self.phase is Phase.OVER:
-            return
-        for message in websocket.receive(data):
+    def _receive_frames(self, data: bytes) -> None:
+        assert self.websocket is not None
+        for message in self.websocket.receive(data):
             self.events.append(MessageReceived(message))
-        self._queue(websocket.control())
-        if websocket.closed:
+        if self.websocket.closed:
             self._finish()
             self.events.append(WebSocketClosed())
 
     def _read_requests(self) -> None:
-        assert self._h11 is not None
         try:
-            while self.phase in (Phase.HEAD, Phase.BODY):
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA or event is h11.PAUSED:
-                    return
-                match event:
-                    case h11.Request():
-                        self._begin(event)
-                    case h11.Data():
-                        self._add_body(event.data)
-                    case h11.EndOfMessage():
-                        self._complete()
-                    case _:
-                        return
+            if self.phase is Phase.HEAD:
+                self._read_head()
+            if self.phase is Phase.BODY:
+                self._read_body()
         except h11.RemoteProtocolError as error:
             self.refuse(error.error_status_hint)
         except RemoteProtocolError as error:
             self.refuse(error.status, str(error))
 
-    def _begin(self, event: h11.Request) -> None:
+    def _read_head(self) -> None:
+        size = guards.find_head(self._unread, self._seen, self._config)
+        if size is None:
+            self._seen = len(self._unread)
+            return
+        head = bytes(self._unread[:size])
+        del self._unread[:size]
+        self._seen = 0
+        guards.check_head(head, self._config)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=size)
+        self._h11.receive_data(head)
+        event = self._h11.next_event()
+        assert isinstance(event, h11.Request)
+        self._begin(event, self._h11)
+
+    def _begin(self, event: h11.Request, connection: h11.Connection) -> None:
         headers: Headers = tuple(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
         )
         method = event.method.decode("latin-1")
-        guards.check_request(method, event.target, event.http_version, headers, self._config)
+        path, _, query = event.target.decode("latin-1").partition("?")
         upgrade = guards.is_upgrade(headers)
+        self._head = Request(method, path, query, headers, b"", self._peer, upgrade)
+        guards.check_request(method, event.target, event.http_version, headers, self._config)
         if upgrade:
             self._key = guards.check_upgrade(method, event.http_version, headers)
-        path, _, query = event.target.decode("latin-1").partition("?")
-        self._head = Request(method, path, query, headers, b"", self._peer, upgrade)
+        chunked = self._head.header("transfer-encoding") is not None
+        self._chunks = ChunkedBody(self._config.max_payload) if chunked else None
+        self._left = int(self._head.header("content-length") or "0")
         self.phase = Phase.BODY
-        assert self._h11 is not None
-        if self._h11.they_are_waiting_for_100_continue:
+        if connection.they_are_waiting_for_100_continue and (chunked or self._left):
             go_on = h11.InformationalResponse(status_code=100, headers=[])
-            self._queue(self._h11.send(go_on))
+            self._queue(connection.send(go_on))
 
-    def _add_body(self, data: bytes) -> None:
-        self._body_size += len(data)
-        if self._body_size > self._config.max_payload:
-            raise RemoteProtocolError("the request body is too large", status=413)
-        self._body.append(bytes(data))
-
-    def _complete(self) -> None:
-        assert self._head is not None
-        self.phase = Phase.ANSWER
-        request = msgspec.structs.replace(self._head, body=b"".join(self._body))
-        self._body, self._body_size = [], 0
-        self.events.append(request)
+    def _read_body(self) -> None:
+        if self._chunks is None:
+            piece = self._unread[: self._left]
+            taken = len(piece)
+            self._left -= taken
+            done = not self._left
+        else:
+            piece, taken = self._chunks.feed(self._unread)
+            done = self._chunks.done
+        del self._unread[:taken]
+        self._body += piece
+        if done:
+            assert self._head is not None
+            self.phase = Phase.ANSWER
+            self.events.append(msgspec.structs.replace(self._head, body=bytes(self._body)))
+            self._body.clear()
 
     def receive_eof(self) -> None:
-        """The peer sends no more. Only a request that waits for its answer is still served."""
-        if self.phase is Phase.ANSWER:
-            self._last = True
-        else:
+        """The peer sends no more. Only whole requests that wait for their answer are served."""
+        self._last = True
+        if self.phase not in (Phase.ANSWER, Phase.OVER):
             self._finish()
 
     # -- answers in --------------------------------------------------------------------------------
 
     def refuse(self, status: int, why: str = "") -> None:
         """Answer what cannot be read as a request, and end."""
-        if self._h11 is not None and self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = b"" if status == 413 else why.encode()
-            self._send(Response(status, _BAD_REQUEST_HEADERS, body), close=True)
+        connection = self._h11 or h11.Connection(h11.SERVER)
+        headers = _REFUSAL if status != 426 else _REFUSAL + _UPGRADE_REQUIRED
+        body = b"" if status == 413 else why.encode()
+        self._send(Response(status, headers, body), connection, close=True)
         self._finish()
+        if status == 413:
+            self.phase = Phase.DRAIN
+            self._end = False
 
     def send_response(self, response: Response) -> None:
         """Answer the request that waits."""
-        if response.status == 101:
-            self._upgrade()
-            return
-        self._send(response, close=False)
         assert self._h11 is not None
-        reusable = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        if reusable and not self._last:
-            self._h11.start_next_cycle()
-            self._head = None
-            self._key = None
-            self.phase = Phase.HEAD
-            ahead, self._ahead = self._ahead, []
-            self._seen_bytes = bool(ahead) or bool(self._h11.trailing_data[0])
-            for data in ahead:
-                self.receive_data(data)
-            if not ahead:
-                self._read_requests()
-        else:
+        if response.status == 101:
+            self._upgrade(self._h11)
+            return
+        self._send(response, self._h11, close=False)
+        reusable = self._h11.our_state is h11.DONE  # MUST_CLOSE: HTTP/1.0, `connection: close`
+        self._h11 = self._head = self._key = None
+        if not reusable:
+            self._finish()
+            return
+        self.phase = Phase.HEAD
+        self._read_requests()
+        if self._last and self.phase is not Phase.ANSWER:
             self._finish()
 
-    def _send(self, response: Response, *, close: bool) -> None:
-        assert self._h11 is not None
+    def _send(self, response: Response, connection: h11.Connection, *, close: bool) -> None:
         headers = [*response.headers]
         # RFC 9110 8.6: 204 and 304 say no length of a body that they do not have.
         if response.status not in (204, 304):
@@ -215,30 +231,33 @@ class HttpConnection:
         if close:
             headers.append(("connection", "close"))
         head = h11.Response(status_code=response.status, headers=headers, reason=b"")
-        self._queue(self._h11.send(head))
+        self._queue(connection.send(head))
         if response.body and (self._head is None or self._head.method != "HEAD"):
-            self._queue(self._h11.send(h11.Data(data=response.body)))
-        self._queue(self._h11.send(h11.EndOfMessage()))
+            self._queue(connection.send(h11.Data(data=response.body)))
+        self._queue(connection.send(h11.EndOfMessage()))
 
-    def _upgrade(self) -> None:
-        assert self._h11 is not None
+    def _upgrade(self, connection: h11.Connection) -> None:
         assert self._key is not None
         headers = [
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
             ("sec-websocket-accept", accept_token(self._key)),
         ]
-        self._queue(self._h11.send(h11.InformationalResponse(status_code=101, headers=headers)))
-        early = [self._h11.trailing_data[0], *self._ahead]
+        self._queue(connection.send(h11.InformationalResponse(status_code=101, headers=headers)))
         self._h11 = self._head = self._key = None
-        self._ahead = []
         self.phase = Phase.UPGRADED
         self.websocket = WebSocket(
             max_message=self._config.max_payload, max_fragments=self._config.max_fragments
         )
-        for data in early:  # frames that came in the same read as the handshake
-            if data:
-                self.receive_data(data)
+
+    def receive_early(self) -> None:
+        """Take the frames that came with the handshake, behind what is sent first."""
+        if self.phase is Phase.UPGRADED and self._unread:
+            early, self._unread = bytes(self._unread), bytearray()
+            self._receive_frames(early)
+        if self.phase is Phase.UPGRADED and self._last:
+            self._finish()
+            self.events.append(WebSocketClosed())
 
     @property
     def close_sent(self) -> bool:
@@ -266,8 +285,9 @@ class HttpConnection:
     def _finish(self) -> None:
         self.phase = Phase.OVER
         self._end = True
-        self._ahead = []
-        self._body = []
+        self._unread.clear()
+        self._body.clear()
+        self._h11 = self._head = self._chunks = None
 
     def end(self) -> None:
         """End after what is queued."""
@@ -279,18 +299,24 @@ class HttpConnection:
         return self._out_size
 
     @property
+    def _waits(self) -> bool:
+        return bool(self._out) or (self.websocket is not None and self.websocket.has_control)
+
+    @property
     def has_output(self) -> bool:
-        return bool(self._out) or self._end
+        return self._end or self._waits
 
     def take(self, max_bytes: int) -> Chunk:
         """Take at most `max_bytes` of what is queued."""
+        if self.websocket is not None and self._out_size < max_bytes:
+            self._queue(self.websocket.take_control())
         data = b"".join(self._out)
         self._out.clear()
         if len(data) > max_bytes:
             self._out.append(data[max_bytes:])
             data = data[:max_bytes]
         self._out_size -= len(data)
-        end = self._end and not self._out
+        end = self._end and not self._waits
         if end:
             self._end = False
         return Chunk(data, end)

@@ -1,7 +1,8 @@
-"""The header of an unfragmented, unmasked frame: what a server sends for each message.
+"""Headers of WebSocket frames (RFC 6455 5.2): those we send, and the sizes in those that come.
 
-Rules of this file: byte for byte what wsproto would make (a test holds them together), at a
-fifteenth of its cost, on the path of every token (RFC 6455 5.2).
+Rules of this file: what we send is byte for byte what wsproto would make (a test holds them
+together), at a fifteenth of its cost, on the path of every token. What comes is followed by its
+headers alone, before wsproto sees it: wsproto tells of a frame's size only as its payload comes.
 """
 
 _FIN = 0x80
@@ -9,11 +10,79 @@ TEXT = _FIN | 0x1
 BINARY = _FIN | 0x2
 CLOSE = _FIN | 0x8
 
+_CONTROL = 0x8
+_MASK_BYTES = 4
+
 
 def header(first_byte: int, size: int) -> bytes:
-    """Return the frame header of a payload of `size` bytes."""
+    """Return the frame header of an unfragmented, unmasked payload of `size` bytes."""
     if size < 126:
         return bytes((first_byte, size))
     if size < 65_536:
         return bytes((first_byte, 126, size >> 8, size & 0xFF))
     return bytes((first_byte, 127)) + size.to_bytes(8, "big")
+
+
+class SizeGuard:
+    """Follows the masked frames of one peer and says where they go beyond a limit.
+
+    It does not look whether frames are in order otherwise: wsproto does, with the same bytes.
+    """
+
+    __slots__ = ("_fragments", "_head", "_max_fragments", "_max_message", "_size", "_skip")
+
+    def __init__(self, *, max_message: int, max_fragments: int) -> None:
+        self._max_message = max_message
+        self._max_fragments = max_fragments
+        self._head = bytearray()
+        """The header that is not whole yet."""
+        self._skip = 0
+        """How much comes before the next header."""
+        self._size = 0
+        """Of the message so far, as announced."""
+        self._fragments = 0
+
+    def feed(self, data: bytes) -> int | None:
+        """Follow a piece of the stream.
+
+        Returns:
+            None, or where in `data` a header is that announces too much: its last byte but the
+            masking key. All before it is in order.
+        """
+        at = 0
+        while at < len(data):
+            if self._skip:
+                skipped = min(self._skip, len(data) - at)
+                self._skip -= skipped
+                at += skipped
+                continue
+            self._head.append(data[at])
+            size = _announced(self._head)
+            if size is not None:
+                if not self._accept(self._head[0], size):
+                    return at
+                self._head.clear()
+                self._skip = _MASK_BYTES + size
+            at += 1
+        return None
+
+    def _accept(self, first_byte: int, size: int) -> bool:
+        opcode = first_byte & 0x0F
+        if opcode & _CONTROL:
+            return True
+        if opcode:
+            self._size = self._fragments = 0
+        self._size += size
+        self._fragments += 1
+        return self._size <= self._max_message and self._fragments <= self._max_fragments
+
+
+def _announced(head: bytearray) -> int | None:
+    """Return the size of the payload that a header announces, or None if it is not whole yet."""
+    if len(head) < 2:
+        return None
+    size = head[1] & 0x7F
+    if size < 126:
+        return size
+    width = 2 if size == 126 else 8
+    return int.from_bytes(head[2:], "big") if len(head) == 2 + width else None

@@ -1,8 +1,8 @@
 """One WebSocket, server side: wsproto's frames, with the limits that it does not have.
 
-Rules of this file: a message is bounded as it grows, not when it is whole; at most one pong waits
-(RFC 6455 5.5.3 lets us answer only the latest ping); after a close or a violation nothing that
-comes is looked at or kept.
+Rules of this file: a message is bounded by what its frames announce, before their payload comes; at
+most one pong waits, until the socket has room (RFC 6455 5.5.3 lets us answer only the latest ping);
+after a close or a violation nothing that comes is looked at or kept.
 """
 
 import base64
@@ -28,84 +28,68 @@ def accept_token(key: str) -> str:
 class WebSocket:
     """The frames of one connection after its 101."""
 
-    __slots__ = (
-        "_connection",
-        "_fragments",
-        "_max_fragments",
-        "_max_message",
-        "_parts",
-        "_pong",
-        "_size",
-        "close_sent",
-        "closed",
-    )
+    __slots__ = ("_connection", "_control", "_guard", "_part", "close_sent", "closed")
 
     def __init__(self, *, max_message: int, max_fragments: int) -> None:
         self._connection = Connection(ConnectionType.SERVER)
-        self._max_message = max_message
-        self._max_fragments = max_fragments
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._fragments = 0
-        self._pong: bytes | None = None
+        self._guard = frames.SizeGuard(max_message=max_message, max_fragments=max_fragments)
+        self._part = bytearray()
+        """What has come of a message."""
+        self._control = b""
+        """The control frame that waits: a pong, or the close."""
         self.close_sent = False
         self.closed = False
         """True: the peer's close has come, or it broke a rule. It is not listened to any more."""
 
     def receive(self, data: bytes) -> Iterator[bytes]:
-        """Yield the messages that `data` completes. Afterwards `control` may have an answer.
+        """Yield the messages that `data` completes. Afterwards `take_control` may have an answer.
 
         Not to be called once `closed`.
         """
-        self._connection.receive_data(data)
+        too_big = self._guard.feed(data)
+        self._connection.receive_data(data if too_big is None else data[:too_big])
         for event in self._connection.events():
             match event:
                 case TextMessage() | BytesMessage():
-                    if not self._add(event):
-                        self._finish(TOO_BIG)
-                        return
+                    text = isinstance(event, TextMessage)
+                    self._part += event.data.encode() if isinstance(event.data, str) else event.data
                     if event.message_finished:
-                        yield self._message(event)
+                        yield bytes(self._part) if text else Binary(self._part)
+                        self._part.clear()
                 case Ping():
-                    self._pong = self._connection.send(Pong(bytes(event.payload)))
+                    if not self.close_sent:
+                        self._control = self._connection.send(Pong(bytes(event.payload)))
                 case CloseConnection():
                     # wsproto tells of a violation with this event too, its state still OPEN.
                     broken = self._connection.state is ConnectionState.OPEN
-                    code = event.code if broken else _echo(event.code)
-                    self._finish(code)
+                    self._finish(event.code if broken else _echo(event.code))
                     return
                 case _:
                     pass  # an unsolicited pong (RFC 6455 5.5.3)
-
-    def _add(self, event: TextMessage | BytesMessage) -> bool:
-        """Collect a part of a message. Return False if the message is too big."""
-        part = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
-        self._size += len(part)
-        self._fragments += event.frame_finished
-        self._parts.append(part)
-        return self._size <= self._max_message and self._fragments <= self._max_fragments
-
-    def _message(self, event: TextMessage | BytesMessage) -> bytes:
-        """Take the message that `event` has finished."""
-        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._size, self._fragments = [], 0, 0
-        return message if isinstance(event, TextMessage) else Binary(message)
+        if too_big is not None:
+            self._finish(TOO_BIG)
 
     def _finish(self, code: int) -> None:
         self.closed = True
-        self._parts = []
-        self._pong = self.close(code)
+        self._part.clear()
+        self._control = self.close(code)
 
-    def control(self) -> bytes:
+    @property
+    def has_control(self) -> bool:
+        """True: a control frame waits."""
+        return bool(self._control)
+
+    def take_control(self) -> bytes:
         """Take the control frame that waits, if one does."""
-        pong, self._pong = self._pong, None
-        return pong or b""
+        control, self._control = self._control, b""
+        return control
 
     def close(self, code: int) -> bytes:
-        """Return the close frame; empty if it was sent before."""
+        """Return the close frame; empty if it was sent before. No pong comes after it."""
         if self.close_sent:
             return b""
         self.close_sent = True
+        self._control = b""
         payload = code.to_bytes(2, "big")
         return frames.header(frames.CLOSE, len(payload)) + payload
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from tokenwire.config import Config
-from tokenwire.engineio.session import EngineSession
+from tokenwire.engineio.session import ENDED, EngineSession
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.socketio.binary import Assembler, take_out
 from tokenwire.types import Millis
@@ -123,31 +123,27 @@ class Socket:
         Returns:
             The id under which the client's acknowledgement will come, if one is wanted.
         """
-        ack_id = None
-        if want_ack:
-            ack_id = self._next_ack
+        ack_id = self._next_ack if want_ack else None
+        messages = self._encode(PacketType.EVENT, PacketType.BINARY_EVENT, args, ack_id)
+        if ack_id is not None:  # counted once the event could be encoded
             self._next_ack += 1
             self._waiting_acks[ack_id] = None
-        self._send(PacketType.EVENT, PacketType.BINARY_EVENT, args, ack_id, now)
+        self._client.send(messages, now)
         return ack_id
 
     def acknowledge(self, ack_id: int, args: list[object], now: Millis) -> None:
         """Answer an event that came with an ack id."""
-        self._send(PacketType.ACK, PacketType.BINARY_ACK, args, ack_id, now)
+        messages = self._encode(PacketType.ACK, PacketType.BINARY_ACK, args, ack_id)
+        self._client.send(messages, now)
 
-    def _send(
-        self,
-        plain: PacketType,
-        binary: PacketType,
-        args: list[object],
-        ack_id: int | None,
-        now: Millis,
-    ) -> None:
+    def _encode(
+        self, plain: PacketType, binary: PacketType, args: list[object], ack_id: int | None
+    ) -> list[bytes]:
         attachments: list[Binary] = []
         data = take_out(args, attachments)
         kind = binary if attachments else plain
         packet = Packet(kind, self.name, ack_id, data, len(attachments))
-        self._client.send([wire.encode(packet), *attachments], now)
+        return [wire.encode(packet), *attachments]
 
     def takes_ack(self, ack_id: int) -> bool:
         """Return True once for an id that `emit` gave out."""
@@ -158,9 +154,10 @@ class Socket:
 
     def disconnect(self, now: Millis, *, close: bool = False) -> None:
         """Send a DISCONNECT and leave; with `close` the transport closes behind it."""
-        self._client.disconnect(self, now)
         if close:
             self._client.close(now)
+        else:
+            self._client.disconnect(self, now)
 
 
 class Client:
@@ -179,13 +176,18 @@ class Client:
     # -- to the client -----------------------------------------------------------------------------
 
     def send(self, packets: list[bytes], now: Millis) -> None:
-        """Queue the messages of one packet. A client that lets too much wait is dropped."""
-        self._queue.extend(packets)
-        for packet in packets:
-            self._queued_bytes += len(packet)
-        if self._queued_bytes > self._hub.config.outbox_bytes:
+        """Queue the messages of one packet. A client that lets too much wait is dropped.
+
+        One packet may be larger than what may wait: then nothing else waits.
+        """
+        if self.session.state in ENDED:
+            return
+        size = sum(map(len, packets))
+        if self._queue and self._queued_bytes + size > self._hub.config.outbox_bytes:
             self._hub.abort_client(self, now)
             return
+        self._queue.extend(packets)
+        self._queued_bytes += size
         self.session.wake()
 
     def has_output(self) -> bool:
@@ -218,6 +220,7 @@ class Client:
     def last_words(self) -> list[bytes]:
         words = list(self._queue)
         self._queue.clear()
+        self._queued_bytes = 0
         return words
 
     # -- from the client ---------------------------------------------------------------------------
@@ -263,7 +266,7 @@ class Client:
                     socket.namespace.acknowledged(socket, packet.id, data)
             case PacketType.DISCONNECT:
                 self._leave(socket, "client namespace disconnect", now)
-            case PacketType.CONNECT_ERROR:
+            case _:  # CONNECT_ERROR
                 raise RemoteProtocolError("a CONNECT_ERROR from a client")
 
     def _connect(self, packet: Packet, now: Millis) -> None:
@@ -279,10 +282,12 @@ class Client:
         if refusal is not None:
             self._refuse(packet.namespace, refusal, now)
             return
-        self.sockets[packet.namespace] = socket
-        self._hub.joined(self, socket)
         reply = Packet(PacketType.CONNECT, packet.namespace, data={"sid": socket.id})
         self.send([wire.encode(reply)], now)
+        if self.session.state in ENDED:  # dropped as too slow: it has joined nothing
+            return
+        self.sockets[packet.namespace] = socket
+        self._hub.joined(self, socket)
         namespace.connected(socket, auth, now)
 
     def _refuse(self, namespace: str, error: dict[str, object], now: Millis) -> None:
@@ -295,10 +300,13 @@ class Client:
         """Tell the client that it is out of a namespace."""
         if self.sockets.get(socket.name) is socket:
             self.send([wire.encode(Packet(PacketType.DISCONNECT, socket.name))], now)
-            self._leave(socket, "server namespace disconnect", now)
+            if self.sockets.get(socket.name) is socket:  # else: it was dropped as too slow
+                self._leave(socket, "server namespace disconnect", now)
 
     def close(self, now: Millis) -> None:
-        """Close the transport after what is queued."""
+        """Leave every namespace, then close the transport behind what is queued."""
+        for socket in list(self.sockets.values()):
+            self.disconnect(socket, now)
         self._hub.close_client(self, now)
 
     def closed(self, reason: str, now: Millis) -> None:

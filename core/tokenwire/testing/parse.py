@@ -12,6 +12,7 @@ class Answer(msgspec.Struct):
 
     status: int
     headers: dict[str, str]
+    """Names in lower case; the values of a field that stands twice are joined by ", "."""
     body: bytes
 
 
@@ -37,8 +38,10 @@ def take_answer(data: bytes, *, head: bool = False) -> tuple[Answer | None, byte
     if not separator:
         return None, data
     status_line, *lines = start.decode("latin-1").split("\r\n")
-    fields = [line.partition(": ") for line in lines]
-    headers = {name.lower(): value for name, _, value in fields}
+    headers: dict[str, str] = {}
+    for name, _, value in [line.partition(": ") for line in lines]:
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
     size = 0 if head else int(headers.get("content-length", "0"))
     if len(rest) < size:
         return None, data

@@ -35,6 +35,14 @@ class Link(Protocol):
 
     def drop(self) -> None: ...
 
+    def stop(self) -> None:
+        """Read no more."""
+        ...
+
+    def read(self) -> None:
+        """Read again."""
+        ...
+
     def settle(self, *, until_end: bool) -> None:
         """Wait until something more has come, or the end; virtual time need not wait."""
         ...
@@ -56,14 +64,18 @@ class Net(Protocol):
 class Player:
     """Plays one vector."""
 
-    def __init__(self, net: Net, *, cut: int | None = None) -> None:
+    def __init__(self, net: Net, *, cut: int | None = None, cut_at: int | None = None) -> None:
         """
         Args:
             net: the server under test.
             cut: send everything in pieces of so many bytes; None: whole.
+            cut_at: send everything whole, but cut once, behind so many bytes of all that is sent.
         """
         self._net = net
         self._cut = cut
+        self._cut_at = cut_at
+        self.sent = 0
+        """How many bytes the steps so far send, on all connections."""
         self._links: dict[str, Link] = {}
         self._names: dict[str, str] = {}
 
@@ -84,17 +96,22 @@ class Player:
             case vectors.Connect():
                 self._links[step.link] = self._net.connect()
             case vectors.Send():
-                self._send(step.link, self._fill(step.text).encode() + bytes.fromhex(step.hex))
+                data = self._fill(step.text).encode() + bytes.fromhex(step.hex)
+                self._send(step.link, data * step.times)
             case vectors.Request():
                 self._send(step.link, self._request(step))
             case vectors.Upgrade():
                 self._send(step.link, self._upgrade(step))
             case vectors.SendFrame():
-                self._send(step.link, self._frame(step))
+                self._send(step.link, self._frame(step) * step.times)
             case vectors.Eof():
                 self._links[step.link].eof()
             case vectors.Drop():
                 self._links[step.link].drop()
+            case vectors.Stop():
+                self._links[step.link].stop()
+            case vectors.Read():
+                self._links[step.link].read()
             case vectors.Wait():
                 self._net.wait(step.ms)
             case vectors.Expect():
@@ -104,11 +121,18 @@ class Player:
 
     def _send(self, name: str, data: bytes) -> None:
         link = self._links[name]
-        size = self._cut or max(1, len(data))
-        for at in range(0, len(data), size):
+        for piece in self._pieces(data):
             if link.over:  # the server has heard enough
-                return
-            link.send(data[at : at + size])
+                break
+            link.send(piece)
+        self.sent += len(data)
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        if self._cut_at is not None:
+            at = max(0, self._cut_at - self.sent)
+            return [piece for piece in (data[:at], data[at:]) if piece]
+        size = self._cut or max(1, len(data))
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     def _fill(self, text: str) -> str:
         def place(match: re.Match[str]) -> str:
@@ -119,7 +143,7 @@ class Player:
         return _PLACE.sub(place, text)
 
     def _request(self, step: vectors.Request) -> bytes:
-        body = self._fill(step.body).encode()
+        body = self._fill(step.body).encode() + bytes.fromhex(step.hex)
         headers = {"Host": "test", **step.headers}
         names = {name.lower() for name in headers}
         if (body or step.method == "POST") and not names & {"content-length", "transfer-encoding"}:
@@ -151,7 +175,8 @@ class Player:
             opcode, payload = step.opcode or 0, bytes.fromhex(step.hex)
         if step.opcode is not None:
             opcode = step.opcode
-        return masked_frame(payload, opcode, fin=step.fin, masked=step.masked)
+        frame = masked_frame(payload, opcode, fin=step.fin, masked=step.masked)
+        return bytes([frame[0] | step.rsv << 4]) + frame[1:]
 
     # -- what must come back -----------------------------------------------------------------------
 

@@ -22,11 +22,13 @@ class Connect(_Step, frozen=True, tag="connect"):
 
 
 class Send(_Step, frozen=True, tag="send"):
-    """Send raw bytes."""
+    """Send raw bytes: the text, and behind it what the hexadecimal says."""
 
     link: str
     text: str = ""
     hex: str = ""
+    times: int = 1
+    """So often, in one write."""
 
 
 class Request(_Step, frozen=True, tag="request"):
@@ -37,6 +39,8 @@ class Request(_Step, frozen=True, tag="request"):
     target: str
     headers: dict[str, str] = {}
     body: str = ""
+    hex: str = ""
+    """More of the body, behind the text."""
 
 
 class Upgrade(_Step, frozen=True, tag="upgrade"):
@@ -59,6 +63,10 @@ class SendFrame(_Step, frozen=True, tag="frame"):
     """The payload, if the opcode is given."""
     fin: bool = True
     masked: bool = True
+    rsv: int = 0
+    """The three reserved bits, the first of them 4."""
+    times: int = 1
+    """So often, in one write."""
 
 
 class Eof(_Step, frozen=True, tag="eof"):
@@ -69,6 +77,18 @@ class Eof(_Step, frozen=True, tag="eof"):
 
 class Drop(_Step, frozen=True, tag="drop"):
     """Lose the connection."""
+
+    link: str
+
+
+class Stop(_Step, frozen=True, tag="stop"):
+    """Read no more: what the server writes from now on finds no room."""
+
+    link: str
+
+
+class Read(_Step, frozen=True, tag="read"):
+    """Read again."""
 
     link: str
 
@@ -99,6 +119,7 @@ class ExpectedFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary: str | None = None
     pong: str | None = None
     close: int | None = None
+    """The code; 0: there is none."""
 
 
 class Expect(_Step, frozen=True, tag="expect"):
@@ -115,7 +136,7 @@ class Expect(_Step, frozen=True, tag="expect"):
     """True: it has not."""
 
 
-Step = Connect | Send | Request | Upgrade | SendFrame | Eof | Drop | Wait | Expect
+Step = Connect | Send | Request | Upgrade | SendFrame | Eof | Drop | Stop | Read | Wait | Expect
 
 
 class ServerOptions(
@@ -143,7 +164,8 @@ class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: tuple[Step, ...]
     server: ServerOptions = ServerOptions()
     flags: tuple[Literal["malformed", "hostile", "virtual-time"], ...] = ()
-    """`virtual-time`: takes too long for a real clock; only players with a virtual one run it."""
+    """`virtual-time`: too long or too exact for a real clock, or needs a socket without buffers of
+    its own; only players with virtual ones run it."""
 
 
 class VectorFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,12 +4,15 @@ Rules of this file: the program is the one of `spec/README.md`; a player over so
 one (`fixture`), so that both play the same vectors.
 """
 
+import contextlib
+
 from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
+from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event
 from tokenwire.testing.vectors import ServerOptions
 from tokenwire.testing.world import ProgramEvent, Wire, World
-from tokenwire.types import Millis
+from tokenwire.types import Millis, Response
 
 
 def config(options: ServerOptions) -> Config:
@@ -48,6 +51,10 @@ def fixture(core: Endpoint, output: ProgramEvent, now: Millis) -> None:
             pass
 
 
+NOT_FOUND = Response(404, (("content-type", "text/plain; charset=UTF-8"),), b"not found")
+"""What the fixture's program answers to every request that is not the protocol's."""
+
+
 class WorldNet:
     """The core, with the fixture's program, under virtual time."""
 
@@ -56,20 +63,29 @@ class WorldNet:
         self.world.on_program = self._program
 
     def connect(self) -> "WorldLink":
-        return WorldLink(self.world.connect())
+        return WorldLink(self.world.connect(), self)
 
     def wait(self, ms: int) -> None:
         self.world.advance(ms)
+        self.answer_requests()
+
+    def answer_requests(self) -> None:
+        """Answer what the program was asked over HTTP."""
+        while self.world.requests:
+            self.world.respond(self.world.requests.pop(0), NOT_FOUND)
 
     def _program(self, output: ProgramEvent) -> None:
-        fixture(self.world.server, output, self.world.now)
+        # What it answers may have gone meanwhile: one write can hold an event and an end.
+        with contextlib.suppress(LocalProtocolError):
+            fixture(self.world.server, output, self.world.now)
 
 
 class WorldLink:
     """A virtual socket."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, net: WorldNet) -> None:
         self._wire = wire
+        self._net = net
 
     @property
     def received(self) -> bytes:
@@ -85,12 +101,22 @@ class WorldLink:
 
     def send(self, data: bytes) -> None:
         self._wire.send(data)
+        self._net.answer_requests()
 
     def eof(self) -> None:
         self._wire.eof()
+        self._net.answer_requests()
 
     def drop(self) -> None:
         self._wire.drop()
+        self._net.answer_requests()
+
+    def stop(self) -> None:
+        self._wire.room = 0
+
+    def read(self) -> None:
+        self._wire.unblock()
+        self._net.answer_requests()
 
     def settle(self, *, until_end: bool) -> None:
         """Everything that can come has come."""

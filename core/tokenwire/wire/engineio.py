@@ -49,9 +49,16 @@ def decode_payload(body: bytes, *, max_packets: int) -> list[bytes]:
         if not packet:
             raise RemoteProtocolError("an empty packet")
         if packet[:1] == b"b":
-            try:
-                packet = Binary(binascii.a2b_base64(packet[1:], strict_mode=True))
-            except binascii.Error as error:
-                raise RemoteProtocolError("a binary packet is not base64") from error
+            packet = _decode_base64(packet[1:])
         packets.append(packet)
     return packets
+
+
+def _decode_base64(text: bytes) -> Binary:
+    try:
+        data = Binary(binascii.a2b_base64(text, strict_mode=True))
+    except binascii.Error as error:
+        raise RemoteProtocolError("a binary packet is not base64") from error
+    if binascii.b2a_base64(data, newline=False) != text:  # too much padding, stray bits
+        raise RemoteProtocolError("a binary packet is not base64 as it is written")
+    return data

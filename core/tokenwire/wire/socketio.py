@@ -107,7 +107,7 @@ def _check(packet_type: PacketType, packet_id: int | None, data: object) -> None
             valid = isinstance(data, dict | str)
         case PacketType.EVENT | PacketType.BINARY_EVENT:
             valid = isinstance(data, list) and bool(data) and _is_event_name(data[0])
-        case PacketType.ACK | PacketType.BINARY_ACK:
+        case _:  # ACK, BINARY_ACK
             valid = isinstance(data, list) and packet_id is not None
     if not valid:
         raise RemoteProtocolError(f"a {packet_type.name} packet with a payload that it cannot have")

@@ -33,6 +33,8 @@ def describe(packet: bytes) -> str:
     kind, data = packet[:1], packet[1:]
     if kind == wire.MESSAGE:
         return _describe_message(data)
+    if kind == b"b":  # in a polling payload
+        return f"binary ({len(data)} bytes in base64)"
     name = _NAMES.get(kind, "unknown")
     return f"{name} ({len(data)} bytes)" if data else name
 

@@ -1,0 +1,182 @@
+"""One Engine.IO session alone: its table, its packets, its heartbeat."""
+
+import itertools
+
+import pytest
+from tokenwire.engineio.session import (
+    ENDED,
+    TRANSITIONS,
+    EngineSession,
+    Input,
+    State,
+    WebSocket,
+)
+from tokenwire.errors import RemoteProtocolError
+from tokenwire.outputs import Outputs, WantWrite
+from tokenwire.timers import Timer, Timers
+from tokenwire.types import ConnId, Millis, Request
+from tokenwire.wire import Binary
+
+NOW = Millis(1_000)
+
+
+class Echo:
+    """A layer above that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.waiting: list[bytes] = []
+
+    def receive(self, message: bytes, now: Millis) -> None:
+        self.received.append(message)
+
+    def closed(self, reason: str, now: Millis) -> None: ...
+
+    def has_output(self) -> bool:
+        return bool(self.waiting)
+
+    def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
+        while self.waiting and budget > 0:
+            budget -= len(self.waiting[0])
+            out.append(self.waiting.pop(0))
+
+    def refused(self, now: Millis) -> None: ...
+
+    def last_words(self) -> list[bytes]:
+        words, self.waiting = self.waiting, []
+        return words
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.outputs = Outputs()
+        self.timers = Timers()
+        self.session = EngineSession(
+            "sid", Request("GET", "/socket.io/"), self.outputs, self.timers, (300, 200)
+        )
+        self.echo = self.session.upper = Echo()
+
+
+@pytest.mark.parametrize(("state", "what"), list(itertools.product(State, Input)))
+def test_each_input_in_each_state_is_in_the_table_or_a_fault_of_ours(
+    state: State, what: Input
+) -> None:
+    session = Setting().session
+    session.state = state
+    expected = TRANSITIONS.get((state, what))
+    if expected is None:
+        with pytest.raises(KeyError):
+            session.move(what)
+        assert session.state is state
+    else:
+        session.move(what)
+        assert session.state is expected
+
+
+def test_no_way_leads_back_from_an_end() -> None:
+    for (state, _), target in TRANSITIONS.items():
+        assert state is not State.CLOSED
+        if state in ENDED:
+            assert target is State.CLOSED
+
+
+def test_every_state_can_be_reached_and_lost() -> None:
+    assert {State.POLLING, *TRANSITIONS.values()} == set(State)
+    for state in set(State) - {State.CLOSED}:
+        assert TRANSITIONS[state, Input.LOSE] is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("packet", "received"),
+    [
+        (b"4hello", [b"hello"]),
+        (b"4", [b""]),
+        (Binary(b"\x01"), [Binary(b"\x01")]),
+        (b"3", []),
+        (b"3probe", []),
+        (b"5", []),
+        (b"6", []),
+    ],
+)
+def test_packets_of_a_client(packet: bytes, received: list[bytes]) -> None:
+    setting = Setting()
+    assert setting.session.receive_packet(packet, NOW)
+    assert setting.echo.received == received
+
+
+@pytest.mark.parametrize("packet", [b"", b"0", b"2", b"2probe", b"7", b"b", b"\xc3\xa9", b" 4"])
+def test_packets_that_a_client_must_not_send(packet: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Setting().session.receive_packet(packet, NOW)
+
+
+def test_a_close_packet_says_so() -> None:
+    assert not Setting().session.receive_packet(b"1", NOW)
+
+
+def test_its_own_packets_go_first_and_the_rest_stays_above() -> None:
+    setting = Setting()
+    assert not setting.session.has_output()
+    setting.echo.waiting = [b"first", Binary(b"\x01"), b"later"]
+    setting.session.ping(NOW)
+    assert setting.session.has_output()
+    out: list[bytes] = []
+    setting.session.pull(out, 6, NOW)
+    assert out == [b"2", b"4first", b"\x01"]
+    assert type(out[2]) is Binary
+    assert setting.echo.waiting == [b"later"]
+
+
+def test_last_words_are_packets() -> None:
+    setting = Setting()
+    setting.echo.waiting = [b"bye", Binary(b"\x01")]
+    assert setting.session.last_words() == [b"4bye", b"\x01"]
+
+
+def test_it_wakes_the_transport_that_it_has() -> None:
+    setting = Setting()
+    session = setting.session
+    assert session.transport == "polling"
+    session.wake()
+    assert not session.writable()
+    assert setting.outputs.poll() is None
+    session.poll = ConnId(1)
+    session.wake()
+    assert session.writable()
+    assert setting.outputs.poll() == WantWrite(ConnId(1))
+    session.ws = WebSocket(ConnId(2), session)
+    session.wake()
+    assert session.transport == "websocket"
+    assert session.writable()
+    assert setting.outputs.poll() == WantWrite(ConnId(2))
+    session.ws.blocked = True
+    assert not session.writable()
+
+
+def test_the_heartbeat_goes_from_ping_to_pong_to_ping() -> None:
+    setting = Setting()
+    session, timers = setting.session, setting.timers
+    session.start_heartbeat(NOW)
+    assert list(timers.due(Millis(1_300))) == [(Timer.PING, "sid")]
+    session.ping(Millis(1_300))
+    assert timers.is_due(Timer.PONG, "sid", Millis(1_500))
+    session.receive_packet(b"3", Millis(1_400))
+    assert not timers.is_set(Timer.PONG, "sid")
+    assert timers.is_due(Timer.PING, "sid", Millis(1_700))
+
+
+def test_a_flood_of_unsolicited_pongs_moves_no_timer() -> None:
+    setting = Setting()
+    setting.session.start_heartbeat(NOW)
+    for _ in range(1_000):
+        setting.session.receive_packet(b"3", Millis(1_200))
+    assert list(setting.timers.due(Millis(1_300))) == [(Timer.PING, "sid")]
+    assert setting.timers.next() is None
+
+
+def test_a_peer_that_still_takes_bytes_is_slow_and_not_gone() -> None:
+    setting = Setting()
+    setting.session.progress_at = Millis(1_100)
+    assert not setting.session.pong_is_late(Millis(1_299))
+    assert setting.timers.is_due(Timer.PONG, "sid", Millis(1_300))
+    assert setting.session.pong_is_late(Millis(1_300))

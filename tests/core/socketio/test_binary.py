@@ -1,0 +1,76 @@
+"""Attachments: out of a payload and back into it, each exactly once."""
+
+import pytest
+from tokenwire.errors import RemoteProtocolError
+from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.wire import Binary
+from tokenwire.wire.socketio import Packet, PacketType
+
+
+def hole(number: object) -> dict[str, object]:
+    return {"_placeholder": True, "num": number}
+
+
+def assembled(data: object, *attachments: bytes, max_bytes: int = 100) -> object:
+    packet = Packet(PacketType.BINARY_EVENT, data=data, attachments=len(attachments))
+    assembler = Assembler(packet, max_bytes)
+    done = [assembler.add(attachment) for attachment in attachments]
+    assert done == [False] * (len(done) - 1) + [True]
+    return assembler.data()
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "attachments"),
+    [
+        (["a", 1, None, {"b": [True]}], ["a", 1, None, {"b": [True]}], []),
+        (["a", b"x"], ["a", hole(0)], [b"x"]),
+        (["a", {"b": [b"x", {"c": b"y"}]}, b""], ["a", {"b": [hole(0), {"c": hole(1)}]}, hole(2)],
+         [b"x", b"y", b""]),
+        ([bytearray(b"x"), memoryview(b"y"), (b"z",)], [hole(0), hole(1), [hole(2)]],
+         [b"x", b"y", b"z"]),
+    ],
+)  # fmt: skip
+def test_bytes_are_taken_out(data: object, text: object, attachments: list[bytes]) -> None:
+    taken: list[Binary] = []
+    assert take_out(data, taken) == text
+    assert taken == attachments
+    assert all(type(attachment) is Binary for attachment in taken)
+
+
+@pytest.mark.parametrize(
+    ("data", "attachments", "expected"),
+    [
+        (["a", hole(0)], [b"x"], ["a", b"x"]),
+        (["a", hole(1), {"b": [hole(0)]}], [b"x", b"y"], ["a", b"y", {"b": [b"x"]}]),
+        (["a", hole(0), {"_placeholder": False, "num": 7}], [b"x"],
+         ["a", b"x", {"_placeholder": False, "num": 7}]),
+        (["a", {**hole(0), "more": 1}], [b"x"], ["a", b"x"]),
+    ],
+)  # fmt: skip
+def test_bytes_are_put_back(data: object, attachments: list[bytes], expected: object) -> None:
+    assert assembled(data, *attachments) == expected
+
+
+@pytest.mark.parametrize(
+    "number", ["splice", "0", -1, 1, 1_000_000_000, 0.5, 0.0, True, False, None, [], {}]
+)
+def test_a_placeholder_that_is_no_index_is_refused(number: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        assembled(["a", hole(number)], b"x")
+
+
+@pytest.mark.parametrize(
+    "data", [["a"], ["a", hole(0), hole(0)], ["a", {"_placeholder": True}], ["a", hole(0), hole(1)]]
+)
+def test_each_attachment_is_used_once(data: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        assembled(data, b"x")
+    with pytest.raises(RemoteProtocolError):
+        assembled(["a", hole(0)], b"x", b"y")
+
+
+def test_attachments_share_one_limit() -> None:
+    assert assembled([hole(0), hole(1)], b"x" * 60, b"y" * 40)
+    with pytest.raises(RemoteProtocolError) as caught:
+        assembled([hole(0), hole(1)], b"x" * 60, b"y" * 41)
+    assert caught.value.close_code == 1009

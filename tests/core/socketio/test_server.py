@@ -1,0 +1,93 @@
+"""The namespaces there are, and sockets by their ids."""
+
+import pytest
+from core.clients import close_code, join, open_websocket, plain_world
+from tokenwire.errors import LocalProtocolError
+from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event
+
+
+def test_namespaces_are_multiplexed_over_one_connection() -> None:
+    world = plain_world(namespaces=("/", "/a", "/b"))
+    wire = open_websocket(world)
+    sockets = {name: join(wire, name) for name in ("/a", "/", "/b")}
+    assert len(set(sockets.values())) == 3
+    for name, socket in sockets.items():
+        world.server.emit(socket, "hello", [name], world.now)
+    world.pump()
+    assert wire.texts() == ['42/a,["hello","/a"]', '42["hello","/"]', '42/b,["hello","/b"]']
+
+
+def test_what_happens_in_a_programs_namespace_becomes_outputs() -> None:
+    world = plain_world()
+    wire = open_websocket(world)
+    wire.send_text('40{"token":1}')
+    wire.send_text('421["a",2]')
+    connected = world.program[0]
+    assert isinstance(connected, Connected)
+    world.server.emit(connected.socket, "b", [], world.now, want_ack=True)
+    wire.send_text("430[3]")
+    wire.send_text("41")
+    assert list(world.program) == [
+        Connected(connected.socket, "/", {"token": 1}),
+        Event(connected.socket, "/", "a", (2,), 1),
+        Acknowledged(connected.socket, 0, (3,)),
+        Disconnected(connected.socket, "/", "client namespace disconnect"),
+    ]
+
+
+def test_a_namespace_may_be_added_and_a_slow_client_is_dropped_from_it() -> None:
+    world = plain_world(outbox_bytes=50, connect_timeout=100)
+    server = world.server._sockets
+    program = server.namespace("/")
+    assert program is not None
+    server.add_namespace("/more", program)
+    wire = open_websocket(world)
+    socket = join(wire, "/more")
+    wire.room = 0
+    for _ in range(2):
+        world.server.emit(socket, "a", ["x" * 40], world.now)
+    world.pump()
+    assert world.program.pop() == Disconnected(socket, "/more", "slow consumer")
+
+
+def test_who_joins_nothing_is_closed_and_who_is_closed_by_the_program_hears_it() -> None:
+    world = plain_world(connect_timeout=100)
+    silent, spoken = open_websocket(world), open_websocket(world)
+    socket = join(spoken)
+    world.advance(100)
+    assert close_code(silent) == 1000
+    world.server.disconnect(socket, world.now, close=True)
+    world.pump()
+    assert close_code(spoken) == 1000
+
+
+def test_clients_do_not_hear_each_other() -> None:
+    world = plain_world()
+    wires = [open_websocket(world) for _ in range(3)]
+    sockets = [join(wire) for wire in wires]
+    world.server.emit(sockets[1], "yours", [], world.now)
+    world.pump()
+    assert [wire.texts() for wire in wires] == [[], ['42["yours"]'], []]
+
+
+def test_a_socket_that_has_left_is_unknown() -> None:
+    world = plain_world()
+    wire = open_websocket(world)
+    socket = join(wire)
+    wire.send_text("41")
+    with pytest.raises(LocalProtocolError):
+        world.server.emit(socket, "a", [], world.now)
+    with pytest.raises(LocalProtocolError):
+        world.server.acknowledge(socket, 1, [], world.now)
+    with pytest.raises(LocalProtocolError):
+        world.server.disconnect(socket, world.now)
+
+
+def test_the_root_namespace_is_not_joined_by_joining_another() -> None:
+    world = plain_world(namespaces=("/custom",))
+    wire = open_websocket(world)
+    join(wire, "/custom")
+    wire.send_text("40")
+    assert wire.texts() == ['44{"message":"Invalid namespace"}']
+    wire.send_text('42["a"]')
+    assert close_code(wire) == 1002
