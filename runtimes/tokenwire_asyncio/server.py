@@ -122,8 +122,7 @@ class Runtime:
 
     async def shut_down(self) -> None:
         """Let running streams finish in the core's time, then close everything."""
-        if self._listener is not None:
-            self._listener.close()
+        await self._stop_listening()
         self.core.shut_down(now())
         self.pump()
         await self._stopped.wait()
@@ -131,8 +130,7 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close everything that is still open, after one more turn for what is being written."""
-        if self._listener is not None:
-            self._listener.close()
+        await self._stop_listening()
         await self._upstreams.aclose()
         await asyncio.sleep(0)
         for connection in list(self._connections.values()):
@@ -140,6 +138,22 @@ class Runtime:
         await asyncio.sleep(0)
         if self._timer is not None:
             self._timer.cancel()
+
+    async def _stop_listening(self) -> None:
+        """Close the listener, but not under a connection that is being accepted (CPython #109564).
+
+        asyncio accepts in one turn of the loop and makes the transport in the next; a listener that
+        is closed between the two leaves the socket open for ever.
+        """
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        loop = asyncio.get_running_loop()
+        for listening in listener.sockets:
+            loop.remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        listener.close()
 
     def pump(self) -> None:
         """Carry out all that the core wants, and set the timer. Call it after any input."""
