@@ -1,0 +1,176 @@
+"""The server under test, run by one of the runtimes in a thread of its own.
+
+Rules of this file: `RUNTIMES` names all that is known about a runtime; tests know a `Control` and
+no more. Another runtime is one more entry, and every test of the runtimes then runs for it too.
+What goes wrong in the runtime's thread, in a callback too, is raised at the end of the test.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Protocol, TypeVar
+
+import tokenwire_anyio
+import tokenwire_asyncio
+from anyio.from_thread import start_blocking_portal
+from runtimes.loop_thread import LIMIT, LoopThread
+from tokenwire import Config, Server
+from tokenwire.outputs import Notice
+from tokenwire.types import Request, Response
+
+T = TypeVar("T")
+
+
+class SystemIds:
+    """Identifiers from the operating system."""
+
+    def random_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
+
+
+class Control(Protocol):
+    """A running server."""
+
+    core: Server
+    host: str
+    port: int
+    notices: list[Notice]
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Call a function in the thread of the event loop."""
+        ...
+
+    def shut_down(self) -> None:
+        """Shut down as a program does, and return when it is over."""
+        ...
+
+    def close(self) -> None:
+        """End at once; raise what went wrong meanwhile. Harmless when done before."""
+        ...
+
+
+class Launch(Protocol):
+    """Starts a runtime."""
+
+    def __call__(
+        self, core: Server, upstream_url: str, respond: Callable[[Request], Response]
+    ) -> Control: ...
+
+
+def not_found(request: Request) -> Response:
+    return Response(404)
+
+
+class AsyncioControl:
+    """tokenwire_asyncio in a thread."""
+
+    def __init__(
+        self, core: Server, upstream_url: str, respond: Callable[[Request], Response]
+    ) -> None:
+        self.core = core
+        self.host = "127.0.0.1"
+        self.notices: list[Notice] = []
+        self._closed = False
+        self._thread = LoopThread("tokenwire asyncio")
+        self._runtime = self._thread.run(self._start(upstream_url, respond))
+        self.port = self._runtime.port
+
+    async def _start(
+        self, upstream_url: str, respond: Callable[[Request], Response]
+    ) -> tokenwire_asyncio.Runtime:
+        runtime = tokenwire_asyncio.Runtime(
+            self.core, upstream_url=upstream_url, respond=respond, notify=self.notices.append
+        )
+        await runtime.start(self.host, 0)
+        return runtime
+
+    def call(self, work: Callable[[], T]) -> T:
+        return self._thread.call(work)
+
+    def shut_down(self) -> None:
+        self._thread.run(self._runtime.shut_down())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._thread.run(self._runtime.aclose())
+        finally:
+            self._thread.close()
+
+
+class AnyioControl:
+    """tokenwire_anyio in a thread."""
+
+    def __init__(
+        self,
+        core: Server,
+        upstream_url: str,
+        respond: Callable[[Request], Response],
+        *,
+        backend: str,
+    ) -> None:
+        self.core = core
+        self.host = "127.0.0.1"
+        self.notices: list[Notice] = []
+        self._ending = ExitStack()
+        self._portal = self._ending.enter_context(start_blocking_portal(backend))
+        self._runtime = self._portal.call(self._make, upstream_url, respond)
+        self._running, self.port = self._portal.start_task(self._runtime.run, self.host, 0)
+
+    async def _make(
+        self, upstream_url: str, respond: Callable[[Request], Response]
+    ) -> tokenwire_anyio.Runtime:
+        return tokenwire_anyio.Runtime(
+            self.core, upstream_url=upstream_url, respond=respond, notify=self.notices.append
+        )
+
+    def call(self, work: Callable[[], T]) -> T:
+        return self._portal.call(work)
+
+    def shut_down(self) -> None:
+        self._portal.call(self._runtime.shut_down)
+        self._running.result(LIMIT)
+
+    def close(self) -> None:
+        with self._ending:
+            if not self._running.done():
+                self._running.cancel()
+            with suppress(CancelledError):
+                self._running.result(LIMIT)
+
+
+RUNTIMES: dict[str, Launch] = {
+    "asyncio": AsyncioControl,
+    "anyio-asyncio": partial(AnyioControl, backend="asyncio"),
+    "anyio-trio": partial(AnyioControl, backend="trio"),
+}
+
+
+@contextmanager
+def running_server(
+    upstream_url: str,
+    config: Config | None = None,
+    *,
+    runtime: str = "asyncio",
+    respond: Callable[[Request], Response] = not_found,
+) -> Iterator[Control]:
+    """A server for one test.
+
+    Args:
+        upstream_url: where the model server is.
+        config: the core's configuration.
+        runtime: a name of RUNTIMES.
+        respond: answers requests outside the protocol's path.
+    """
+    control = RUNTIMES[runtime](Server(config or Config(), ids=SystemIds()), upstream_url, respond)
+    try:
+        yield control
+    finally:
+        control.close()
+
+
+__all__ = ["LIMIT", "RUNTIMES", "Control", "running_server"]

@@ -1,0 +1,839 @@
+"""The runtimes over loopback: a plain client on one side, a scripted model server on the other.
+
+Rules of this file: no test knows which runtime it runs; `RUNTIMES` names them. No sleep stands for
+an event; where nothing is to happen, the test waits for something that comes after it.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from runtimes.raw_client import Closed, RawClient, WebSocket, dial, ends, http, read_answer, reset
+from runtimes.scripted_ollama import (
+    Answer,
+    Cut,
+    Gate,
+    Head,
+    Pause,
+    Raw,
+    Recorded,
+    Reset,
+    Script,
+    ScriptedOllama,
+    Send,
+    burst,
+    cut_at,
+    done,
+    error_answer,
+    error_line,
+    line,
+    say,
+    thought,
+    token,
+    tool_calls,
+)
+from runtimes.server_thread import LIMIT, RUNTIMES, Control, running_server
+from tokenwire import Config
+from tokenwire.types import Request, Response
+
+Serve = Callable[[Config], Control]
+SMALL_BUFFER = 4 * 1024  # of a client's socket, so that a slow reader is felt soon
+
+
+@pytest.fixture(params=list(RUNTIMES))
+def runtime(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def serve(runtime: str, ollama: ScriptedOllama) -> Iterator[Serve]:
+    """Starts a server with a configuration of the test's."""
+    with ExitStack() as servers:
+
+        def start(config: Config) -> Control:
+            return servers.enter_context(
+                running_server(ollama.url, config, runtime=runtime, respond=respond)
+            )
+
+        yield start
+
+
+@pytest.fixture
+def server(serve: Serve) -> Control:
+    """A server with the default configuration."""
+    return serve(Config())
+
+
+def respond(request: Request) -> Response:
+    """Answer as a program might: one path, the rest is not there."""
+    if request.path != "/healthz":
+        return Response(404)
+    body = json.dumps({"status": "ok", "method": request.method, "query": request.query}).encode()
+    return Response(200, (("content-type", "application/json"),), body)
+
+
+def connect(server: Control, *, receive_buffer: int | None = None) -> RawClient:
+    return RawClient(server.host, server.port, receive_buffer=receive_buffer)
+
+
+def still_serves(server: Control, ollama: ScriptedOllama) -> None:
+    """A new client gets a whole stream."""
+    ollama.scripts["still?"] = say("still ", "here")
+    with connect(server) as client:
+        client.stream("still?")
+        assert client.read_stream() == "still here"
+
+
+# -- tokens --------------------------------------------------------------------------------------
+
+
+def test_tokens_arrive_one_by_one(server: Control, ollama: ScriptedOllama) -> None:
+    gates = [Gate(), Gate()]
+    ollama.default = [
+        Send(token("one ")),
+        gates[0],
+        Send(token("two ")),
+        gates[1],
+        *say("three"),
+    ]
+    with connect(server) as client:
+        client.stream("count")
+        assert client.expect("ai:token")["data"] == "one "
+        gates[0].open()
+        assert client.expect("ai:token")["data"] == "two "
+        gates[1].open()
+        assert client.read_stream() == "three"
+
+
+def test_tokens_with_pauses(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.default = [Send(token("a")), Pause(0.05), Send(token("b")), Pause(0.05), *say("c")]
+    with connect(server) as client:
+        client.stream("slowly")
+        assert client.read_stream() == "abc"
+    assert [payload["seq"] for name, payload in client.log if name == "ai:token"] == [1, 2, 3]
+
+
+def test_a_burst_arrives_whole(server: Control, ollama: ScriptedOllama) -> None:
+    texts = [f"{number} " for number in range(5_000)]
+    ollama.default = burst(*texts)
+    with connect(server) as client:
+        client.stream("all at once")
+        assert client.read_stream() == "".join(texts)
+        assert not [name for name, _ in client.log if name == "ai:backpressure"]
+
+
+ODD = ["\u0085", "\u2028", "👩\u200d💻", "\u200d", "e\u0301", "\\", '"', "\n", "\x00", "‮", "end"]
+
+
+def test_odd_characters_are_kept(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.default = say(*ODD)
+    with connect(server) as client:
+        client.stream("odd")
+        assert client.read_stream() == "".join(ODD)
+    assert [payload["data"] for name, payload in client.log if name == "ai:token"] == ODD
+
+
+def test_lines_split_after_every_byte(server: Control, ollama: ScriptedOllama) -> None:
+    data = b"".join(map(token, ODD)) + done()
+    ollama.default = cut_at(data, *range(1, len(data)))
+    with connect(server) as client:
+        client.stream("in crumbs")
+        assert client.read_stream() == "".join(ODD)
+
+
+def test_a_stream_cut_in_two_at_every_byte(server: Control, ollama: ScriptedOllama) -> None:
+    data = (
+        '{"message":{"content":"👩\u200d💻"},"done":false}\n'
+        '{"message":{"content":"\u0085x"},"done":false}\n'
+        '{"message":{"content":"!"},"done":true}\n'
+    ).encode()
+    for place in range(1, len(data)):
+        ollama.scripts[f"at {place}"] = cut_at(data, place)
+    with connect(server) as client:
+        for place in range(1, len(data)):
+            client.stream(f"at {place}")
+            assert client.read_stream() == "👩\u200d💻\u0085x!", place
+
+
+WHOLE_ENDS: dict[str, tuple[Script, str]] = {
+    "text on the done line": ([Send(token("a")), Send(done("b"))], "ab"),
+    "no newline at the end": ([Send(token("a")), Send(done("b").rstrip())], "ab"),
+    "one object": ([Answer(200, done("all", "load").rstrip())], "all"),
+    "blank lines": ([Send(b"\n" + token("a") + b"\n\n" + done())], "a"),
+    "CR LF": ([Send(token("a").replace(b"\n", b"\r\n") + done())], "a"),
+    "data after the end": ([Send(token("a") + done() + token("late"))], "a"),
+    "no text at all": ([Send(done())], ""),
+    "thinking that nobody asked for": ([Send(thought("hm")), *say("a")], "a"),
+    "the end, then a reset": ([Send(token("a") + done()), Reset()], "a"),
+    "the end, then silence": ([Send(token("a") + done()), Gate()], "a"),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE_ENDS)
+def test_whole_streams(server: Control, ollama: ScriptedOllama, case: str) -> None:
+    ollama.default, text = WHOLE_ENDS[case]
+    with connect(server) as client:
+        client.stream("end well")
+        assert client.read_stream() == text
+    request = ollama.request()
+    assert request.closed.wait(LIMIT), "the model's connection must not stay open"
+
+
+def test_thinking_when_asked_for(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.default = [Send(thought("hm")), *say("a")]
+    with connect(server) as client:
+        client.stream("think", think=True)
+        client.read_stream()
+    assert ollama.request().body["think"] is True
+    thinking, answer = [payload for name, payload in client.log if name == "ai:token"]
+    assert (thinking["data"], thinking["metadata"]["thinking"]) == ("hm", True)
+    assert "seq" not in thinking
+    assert (answer["data"], answer["seq"]) == ("a", 1)
+
+
+CALL: dict[str, object] = {"function": {"name": "get_weather", "arguments": {"city": "Tokyo"}}}
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one read", "in reads of their own"])
+def test_tool_calls_are_passed_on(server: Control, ollama: ScriptedOllama, apart: bool) -> None:
+    gate = Gate()
+    if apart:
+        ollama.default = [Send(token("a") + tool_calls(CALL)), gate, Send(done())]
+    else:
+        ollama.default = [Send(token("a") + tool_calls(CALL) + done())]
+    with connect(server) as client:
+        client.stream("weather")
+        client.expect("ai:token")
+        gate.open()
+        complete = client.expect("ai:stream:complete")
+    assert complete["metadata"]["toolCalls"] == [CALL]
+
+
+# -- the model's errors --------------------------------------------------------------------------
+
+FAILURES: dict[str, tuple[Script, str, str]] = {
+    "400": ([error_answer(400, "no")], "upstream_error", ""),
+    "404": ([error_answer(404, "no such model")], "model_not_found", ""),
+    "429": ([error_answer(429, "slow down")], "upstream_busy", ""),
+    "500": ([error_answer(500, "Traceback /usr/bin/ollama")], "upstream_error", ""),
+    "502": ([error_answer(502, "no")], "upstream_unavailable", ""),
+    "503": ([error_answer(503, "server busy")], "upstream_busy", ""),
+    "504": ([error_answer(504, "no")], "upstream_unavailable", ""),
+    "500 without a body": ([Answer(500)], "upstream_error", ""),
+    "204": ([Answer(204, headers=())], "upstream_error", ""),
+    "an error line": (
+        [Send(token("a")), Send(error_line("an error was encountered"))],
+        "upstream_error",
+        "a",
+    ),
+    "an error line without newline": ([Send(error_line("x").rstrip())], "upstream_error", ""),
+    "an error under another key": (
+        [Send(token("a") + b'{"error parsing tool call": "x"}\n')],
+        "upstream_error",
+        "a",
+    ),
+    "a line that is not JSON": ([Send(token("a") + b"oops\n")], "upstream_error", "a"),
+    "a line that is not UTF-8": (
+        [Send(token("a") + b'{"done":false,"response":"\xff"}\n')],
+        "upstream_error",
+        "a",
+    ),
+    "a line of another shape": ([Send(token("a") + b"[1]\n")], "upstream_error", "a"),
+    "the end is missing": ([Send(token("a"))], "upstream_truncated", "a"),
+    "no line at all": ([Head()], "upstream_truncated", ""),
+    "half a line": ([Send(token("a") + token("b")[:20])], "upstream_truncated", "a"),
+    "closed in the body": ([Send(token("a")), Cut()], "upstream_truncated", "a"),
+    "reset after a line": ([Send(token("a")), Gate(), Reset()], "upstream_truncated", "a"),
+    "reset in a line": (
+        [Send(token("a") + token("b")[:20]), Gate(), Reset()],
+        "upstream_truncated",
+        "a",
+    ),
+    "broken chunks": ([Send(token("a")), Raw(b"zz\r\n")], "upstream_truncated", "a"),
+    "closed before the head": ([Cut()], "upstream_unavailable", ""),
+    "reset before the head": ([Reset()], "upstream_unavailable", ""),
+    "no HTTP": ([Raw(b"SSH-2.0-OpenSSH\r\n"), Cut()], "upstream_unavailable", ""),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures_of_the_model(server: Control, ollama: ScriptedOllama, case: str) -> None:
+    script, code, text = FAILURES[case]
+    script = [Gate() if isinstance(step, Gate) else step for step in script]
+    ollama.default = script
+    with connect(server) as client:
+        client.stream("fail")
+        parts = []
+        while True:
+            name, payload = client.read_event()
+            if name == "ai:token":
+                parts.append(payload["data"])
+                for step in script:
+                    if isinstance(step, Gate):
+                        step.open()
+            elif name == "ai:stream:error":
+                break
+            else:
+                assert name == "ai:stream:start"
+        assert (payload["code"], "".join(parts)) == (code, text)
+        assert ollama.request().closed.wait(LIMIT)
+        still_serves(server, ollama)
+        ollama.scripts["again"] = say("fine")
+        client.stream("again")
+        assert client.read_stream() == "fine"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_not_followed(server: Control, ollama: ScriptedOllama, status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        target = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/api/chat"
+        ollama.default = [Answer(status, b"", (("location", target),))]
+        with connect(server) as client:
+            client.stream("go away")
+            assert client.expect("ai:stream:error")["code"] == "upstream_error"
+        elsewhere.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
+def test_the_model_down_then_up(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.stop()
+    with connect(server) as client:
+        for _ in range(2):
+            client.stream("anybody?")
+            failed = client.expect("ai:stream:error")
+            assert (failed["code"], failed["retryable"]) == ("upstream_unavailable", True)
+        ollama.start()
+        client.stream("anybody?")
+        assert client.read_stream() == "Hello, world"
+        gate = Gate()
+        ollama.scripts["and now"] = [Send(token("a")), gate]
+        client.stream("and now")
+        client.expect("ai:token")
+        ollama.stop()
+        assert client.expect("ai:stream:error")["code"] == "upstream_truncated"
+        ollama.start()
+        client.stream("anybody?")
+        assert client.read_stream() == "Hello, world"
+
+
+def test_health_follows_the_model(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(upstream_probe_interval=30))
+
+    def becomes(status: str) -> bool:
+        until = time.monotonic() + LIMIT
+        while server.call(server.core.upstream_status) != status:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
+        return True
+
+    assert becomes("ok")
+    ollama.stop()
+    assert becomes("down")
+    ollama.start()
+    assert becomes("ok")
+    ollama.models = None
+    assert becomes("down")
+
+
+# -- cancel and other ends of a stream -----------------------------------------------------------
+
+
+def stalls() -> dict[str, tuple[Script, Gate, str]]:
+    """Scripts that stall, each with the gate where it does and the text before it."""
+    gates = [Gate() for _ in range(4)]
+    return {
+        "before the head": ([gates[0]], gates[0], ""),
+        "before the first token": ([Head(), gates[1]], gates[1], ""),
+        "in a line": ([Send(token("a")), Send(token("b")[:30]), gates[2]], gates[2], "a"),
+        "between lines": ([Send(token("a")), gates[3]], gates[3], "a"),
+    }
+
+
+def stalled(server: Control, ollama: ScriptedOllama, where: str) -> tuple[RawClient, Recorded]:
+    """A client with a stream that has stalled at the model."""
+    ollama.default, gate, text = stalls()[where]
+    client = connect(server)
+    client.stream("stall")
+    if text:
+        assert client.expect("ai:token")["data"] == text
+    assert gate.reached.wait(LIMIT)
+    return client, ollama.request()
+
+
+@pytest.mark.parametrize("where", stalls())
+def test_cancel_closes_the_models_connection(
+    server: Control, ollama: ScriptedOllama, where: str
+) -> None:
+    client, request = stalled(server, ollama, where)
+    with client:
+        client.emit("ai:cancel", {"streamId": "s"})
+        name, payload = client.read_event()
+        while name != "ai:stream:cancelled":
+            name, payload = client.read_event()
+        assert payload == {"streamId": "s"}
+        request.wait_closed()
+        client.emit("ai:heartbeat", {})
+        assert client.read_event()[0] == "ai:heartbeat:ack"
+        still_serves(server, ollama)
+
+
+@pytest.mark.parametrize("where", stalls())
+def test_a_lost_client_closes_it_after_the_grace_period(
+    serve: Serve, ollama: ScriptedOllama, where: str
+) -> None:
+    grace = 0.3
+    server = serve(Config(reconnect_timeout=int(grace * 1000)))
+    client, request = stalled(server, ollama, where)
+    lost_at = time.monotonic()
+    client.reset()
+    request.wait_closed()
+    assert request.closed_at is not None
+    assert request.closed_at - lost_at >= grace - 0.01
+    still_serves(server, ollama)
+
+
+def test_a_client_that_leaves_properly_has_the_same_grace(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    server = serve(Config(reconnect_timeout=300))
+    client, request = stalled(server, ollama, "between lines")
+    with client:
+        left_at = time.monotonic()
+        client.send_text("41/ai,")
+        request.wait_closed()
+        assert request.closed_at is not None
+        assert request.closed_at - left_at >= 0.29
+
+
+def test_a_client_back_in_time_keeps_its_stream(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(reconnect_timeout=5_000))
+    gate = Gate()
+    ollama.default = [Send(token("one ")), gate, *say("two ", "three")]
+    lost = connect(server)
+    lost.stream("come back")
+    lost.expect("ai:token")
+    lost.reset()
+    with connect(server) as client:
+        client.emit("ai:reconnect", {"previousClientId": lost.client_id})
+        client.expect("ai:reconnect:success")
+        assert client.expect("ai:stream:start")["resumed"] is True
+        gate.open()
+        assert client.read_stream() == "one two three"
+    assert len(ollama.requests) == 1
+
+
+@pytest.mark.parametrize("where", stalls())
+def test_the_streams_timeout_closes_it(serve: Serve, ollama: ScriptedOllama, where: str) -> None:
+    server = serve(Config(stream_timeout=400))
+    client, request = stalled(server, ollama, where)
+    with client:
+        assert client.expect("ai:stream:error")["code"] == "stream_timeout"
+        request.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        ("before the head", "first_token_timeout"),
+        ("before the first token", "first_token_timeout"),
+        ("in a line", "idle_timeout"),
+        ("between lines", "idle_timeout"),
+    ],
+)
+def test_silence_closes_it(serve: Serve, ollama: ScriptedOllama, where: str, code: str) -> None:
+    server = serve(Config(first_token_timeout=400, idle_timeout=300))
+    client, request = stalled(server, ollama, where)
+    with client:
+        assert client.expect("ai:stream:error")["code"] == code
+        request.wait_closed()
+
+
+# -- slow readers --------------------------------------------------------------------------------
+
+PIECE = "x" * 1_000
+PIECES = 8_000  # 8 MB: more than all buffers between the two together
+
+
+def endless() -> Script:
+    return [Send(token(f"{number:05}{PIECE}")) for number in range(PIECES)]
+
+
+def blocked_model(ollama: ScriptedOllama) -> Recorded:
+    """Wait until the model cannot write any more, and return what it had sent."""
+    request = ollama.request()
+    until = time.monotonic() + LIMIT
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.25:
+        assert time.monotonic() < until, "the model was never held up"
+        assert not request.finished, "the model was not held up"
+        if request.sent != before:
+            before, since = request.sent, time.monotonic()
+        time.sleep(0.01)
+    assert request.sent > 0
+    return request
+
+
+def test_a_slow_reader_pauses_the_model_and_loses_nothing(
+    server: Control, ollama: ScriptedOllama
+) -> None:
+    ollama.default = [*endless(), Send(done())]
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("more than you can read")
+        request = blocked_model(ollama)
+        assert request.sent < 4_000_000, "what the server and the kernel hold is bounded"
+        assert server.call(server.core.stats).bytes_held < 2_000_000
+        text = client.read_stream()
+        assert text == "".join(f"{number:05}{PIECE}" for number in range(PIECES))
+    assert request.closed.wait(LIMIT)
+    assert request.finished
+    pressure = [payload for name, payload in client.log if name == "ai:backpressure"]
+    assert all(payload["policy"] == "merge" for payload in pressure)
+    assert server.call(server.core.stats).paused_ms > 0
+
+
+def test_a_slow_reader_does_not_slow_others(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.scripts["slow"] = endless()
+    with (
+        connect(server, receive_buffer=SMALL_BUFFER) as slow,
+        connect(server) as quick,
+    ):
+        slow.stream("slow")
+        blocked_model(ollama)
+        for _ in range(20):
+            quick.stream("quick")
+            assert quick.read_stream() == "Hello, world"
+
+
+def test_cancel_closes_a_paused_models_connection(server: Control, ollama: ScriptedOllama) -> None:
+    ollama.default = endless()
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("slow")
+        request = blocked_model(ollama)
+        client.emit("ai:cancel", {"streamId": "s"})
+        request.wait_closed()
+        client.expect("ai:stream:cancelled")
+        client.emit("ai:heartbeat", {})
+        assert client.read_event()[0] == "ai:heartbeat:ack"
+
+
+def test_a_lost_slow_reader_closes_a_paused_models_connection(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    server = serve(Config(reconnect_timeout=200))
+    ollama.default = endless()
+    client = connect(server, receive_buffer=SMALL_BUFFER)
+    client.stream("slow")
+    request = blocked_model(ollama)
+    client.reset()
+    request.wait_closed()
+
+
+def test_the_streams_timeout_closes_a_paused_models_connection(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    server = serve(Config(stream_timeout=800))
+    ollama.default = endless()
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("slow")
+        request = ollama.request()
+        request.wait_closed()
+        assert client.expect("ai:stream:error")["code"] == "stream_timeout"
+
+
+def test_the_models_silence_does_not_count_while_it_is_paused(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    server = serve(Config(idle_timeout=400))
+    ollama.default = [*endless(), Send(done())]
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("slow")
+        blocked_model(ollama)
+        time.sleep(0.6)  # longer than idle_timeout: nothing must happen, and nothing tells so
+        assert len(client.read_stream()) == PIECES * (5 + len(PIECE))
+
+
+def test_a_slow_reader_gets_the_rest_of_an_ended_stream(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    """The grace period of an ended stream is for a client that is away, not for a slow one."""
+    server = serve(
+        Config(
+            reconnect_timeout=200,
+            backpressure_threshold=10_000,
+            outbox_bytes=64_000_000,
+            log_bytes=64_000_000,
+        )
+    )
+    texts = [f"{number:05}{PIECE}" for number in range(3_000)]
+    ollama.default = burst(*texts)
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("slow")
+        request = ollama.request()
+        assert request.closed.wait(LIMIT)
+        time.sleep(0.5)  # longer than reconnect_timeout: nothing must happen, and nothing tells so
+        assert client.read_stream() == "".join(texts)
+
+
+# -- shutdown ------------------------------------------------------------------------------------
+
+
+def test_shutdown_lets_a_stream_finish(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(shutdown_timeout=10_000))
+    ollama.default = [Send(token("one ")), Pause(0.3), *say("two")]
+    with connect(server) as client:
+        client.stream("finish this")
+        client.expect("ai:token")
+        server.shut_down()
+        assert client.expect("ai:error")["code"] == "server_shutting_down"
+        assert client.read_stream() == "two"
+        with pytest.raises(Closed):
+            client.read_event()
+
+
+@pytest.mark.parametrize("where", stalls())
+def test_shutdown_ends_in_time(serve: Serve, ollama: ScriptedOllama, where: str) -> None:
+    server = serve(Config(shutdown_timeout=200))
+    client, request = stalled(server, ollama, where)
+    with client:
+        began = time.monotonic()
+        server.shut_down()
+        assert time.monotonic() - began < 3
+        request.wait_closed()
+        assert client.expect("ai:stream:error")["code"] == "server_shutting_down"
+        with pytest.raises(Closed):
+            client.read_event()
+
+
+def test_shutdown_with_a_reader_that_does_not_read(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(shutdown_timeout=300))
+    ollama.default = endless()
+    with connect(server, receive_buffer=SMALL_BUFFER) as client:
+        client.stream("slow")
+        request = blocked_model(ollama)
+        began = time.monotonic()
+        server.shut_down()
+        assert time.monotonic() - began < 3
+        request.wait_closed()
+
+
+def test_shutdown_refuses_what_comes_after(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config())
+    server.shut_down()
+    with pytest.raises(ConnectionRefusedError):
+        dial(server.host, server.port)
+
+
+def test_the_server_ends_at_once_with_streams_running(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config())
+    client, request = stalled(server, ollama, "in a line")
+    with client:
+        server.close()
+        request.wait_closed()
+
+
+def test_connections_made_while_the_server_ends_are_closed(ollama: ScriptedOllama) -> None:
+    """The listener is not closed under a connection that is being accepted (CPython gh-109564).
+
+    For the asyncio runtime alone: anyio accepts through `loop.sock_accept`, which drops a socket
+    that comes as it is cancelled (another fault of CPython's, with a log line of its own).
+    """
+    for _ in range(10):
+        with ExitStack() as stack:
+            with running_server(ollama.url, runtime="asyncio") as server:
+                dialled = [stack.enter_context(dial(server.host, server.port)) for _ in range(5)]
+            assert all(map(ends, dialled)), "the server has gone, its connection has not"
+
+
+# -- bad peers -----------------------------------------------------------------------------------
+
+
+def handshake(server: Control) -> str:
+    """Open a polling session and return its sid."""
+    status, body = http(server.host, server.port, "GET", "/socket.io/?EIO=4&transport=polling")
+    assert status == 200
+    sid: str = json.loads(body[1:])["sid"]
+    return sid
+
+
+def reset_before_a_byte(server: Control) -> None:
+    reset(dial(server.host, server.port))
+
+
+def reset_in_the_head(server: Control) -> None:
+    dialled = dial(server.host, server.port)
+    dialled.sendall(b"GET /socket.io/?EIO=4&transp")
+    reset(dialled)
+
+
+def reset_in_the_body(server: Control) -> None:
+    sid = handshake(server)
+    dialled = dial(server.host, server.port)
+    head = f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+    dialled.sendall(f"{head}Content-Length: 100\r\n\r\n42".encode())
+    reset(dialled)
+
+
+def reset_before_the_answer(server: Control) -> None:
+    dialled = dial(server.host, server.port)
+    dialled.sendall(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
+    reset(dialled)
+
+
+def reset_in_a_poll(server: Control) -> None:
+    sid = handshake(server)
+    dialled = dial(server.host, server.port)
+    head = f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n"
+    dialled.sendall(head.encode())
+    reset(dialled)
+
+
+def reset_in_an_upgrade(server: Control) -> None:
+    sid = handshake(server)
+    websocket = WebSocket(server.host, server.port, query=f"&sid={sid}")
+    websocket.send_text("2probe")
+    assert websocket.read_text() == "3probe"
+    reset(websocket.socket)
+
+
+def reset_in_a_frame(server: Control) -> None:
+    client = connect(server)
+    client.socket.sendall(b"\x81\xfe\x10\x00\x01\x02")
+    reset(client.socket)
+
+
+def reset_right_after_a_request(server: Control) -> None:
+    client = connect(server)
+    client.stream("bye")
+    reset(client.socket)
+
+
+def half_close_in_the_head(server: Control) -> None:
+    with dial(server.host, server.port) as dialled:
+        dialled.sendall(b"GET /socket.io/?EIO=4")
+        dialled.shutdown(socket.SHUT_WR)
+        assert ends(dialled)
+
+
+def half_close_a_websocket(server: Control) -> None:
+    with connect(server) as client:
+        client.socket.shutdown(socket.SHUT_WR)
+        assert ends(client.socket)
+
+
+BREAKS = {
+    work.__name__: work
+    for work in (
+        reset_before_a_byte,
+        reset_in_the_head,
+        reset_in_the_body,
+        reset_before_the_answer,
+        reset_in_a_poll,
+        reset_in_an_upgrade,
+        reset_in_a_frame,
+        reset_right_after_a_request,
+        half_close_in_the_head,
+        half_close_a_websocket,
+    )
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_connection_lost_at_an_odd_moment_harms_nobody(
+    server: Control, ollama: ScriptedOllama, how: str
+) -> None:
+    gate = Gate()
+    ollama.scripts["long"] = [Send(token("before ")), gate, *say("after")]
+    with connect(server) as other:
+        other.stream("long")
+        other.expect("ai:token")
+        for _ in range(3):
+            BREAKS[how](server)
+        still_serves(server, ollama)
+        gate.open()
+        assert other.read_stream() == "after"
+
+
+GARBAGE = {
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "no version": b"GET /\r\n\r\n",
+    "a bad header": b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two lengths": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"
+    ),
+    "a length and chunks": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\n"
+    ),
+    "a bad chunk": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("case", GARBAGE)
+def test_garbage_gets_400_and_others_go_on(
+    server: Control, ollama: ScriptedOllama, case: str
+) -> None:
+    gate = Gate()
+    ollama.scripts["long"] = [Send(token("before ")), gate, *say("after")]
+    with connect(server) as other:
+        other.stream("long")
+        other.expect("ai:token")
+        with dial(server.host, server.port) as dialled:
+            dialled.sendall(GARBAGE[case])
+            status, body = read_answer(dialled)
+            assert status == 400
+            assert b"Traceback" not in body
+            assert ends(dialled)
+        gate.open()
+        assert other.read_stream() == "after"
+
+
+# -- the program's own requests ------------------------------------------------------------------
+
+
+def test_the_program_answers_other_paths(server: Control) -> None:
+    status, body = http(server.host, server.port, "GET", "/healthz?full=1")
+    assert status == 200
+    assert json.loads(body) == {"status": "ok", "method": "GET", "query": "full=1"}
+    assert http(server.host, server.port, "GET", "/nowhere") == (404, b"")
+
+
+def test_the_program_answers_many_requests_on_one_connection(server: Control) -> None:
+    with dial(server.host, server.port) as dialled:
+        for number in range(3):
+            request = f"GET /healthz?{number} HTTP/1.1\r\nHost: x\r\n\r\n"
+            dialled.sendall(request.encode())
+            status, body = read_answer(dialled)
+            assert (status, json.loads(body)["query"]) == (200, str(number))
+
+
+def test_a_new_line_of_the_model_is_no_line_of_another(
+    server: Control, ollama: ScriptedOllama
+) -> None:
+    """Many streams at once, each model writing half lines: nothing gets mixed up."""
+    gates = [Gate() for _ in range(8)]
+    for number, gate in enumerate(gates):
+        data = token(f"<{number}>" * 50)
+        ollama.scripts[f"half {number}"] = [
+            Send(data[:40]),
+            gate,
+            Send(data[40:] + line(response="", done=True, done_reason="stop")),
+        ]
+    with connect(server) as client:
+        for number, gate in enumerate(gates):
+            client.stream(f"half {number}", streamId=f"s{number}")
+            assert gate.reached.wait(LIMIT)
+        for gate in reversed(gates):
+            gate.open()
+        texts: dict[str, str] = {}
+        while len([name for name, _ in client.log if name == "ai:done"]) < len(gates):
+            name, payload = client.read_event()
+            if name == "ai:token":
+                texts[payload["streamId"]] = texts.get(payload["streamId"], "") + payload["data"]
+    assert texts == {f"s{number}": f"<{number}>" * 50 for number in range(8)}
