@@ -21,7 +21,8 @@ demo: $(VENV)/.demo ## Start the server with a small real model, and a page to t
 	@exec $(BIN)/tokenwire demo $(ARGS)
 
 .PHONY: test
-test: lint test-core test-others ## Run all checks and tests (the browser's have their own target).
+test: lint ## Run all checks and tests (the browser's have their own target).
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-others
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style, types and the direction of imports.

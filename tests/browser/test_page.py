@@ -1,8 +1,8 @@
 """The demo page in a real browser, over both names of this machine, with the embedded model.
 
 Rules of this file: it starts the command that a newcomer starts and reads the address from what it
-prints; what is looked at in the page stands in `page.mjs`. Without Chromium it fails: `make test-browser`
-is for machines that have one.
+prints; what is looked at in the page stands in `page.mjs`. Without Chromium it fails:
+`make test-browser` is for machines that have one.
 """
 
 import os

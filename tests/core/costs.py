@@ -16,7 +16,7 @@ def cpu_time(call: Callable[[], object]) -> float:
     sys.settrace(None)
     try:
         spans = []
-        for _ in range(5):
+        for _ in range(10):
             started = time.process_time()
             call()
             spans.append(time.process_time() - started)

@@ -191,7 +191,7 @@ def _measure(value: object) -> tuple[int, int]:
     """Return the depth of nested JSON and the number of keys of all its objects.
 
     Raises:
-        Refusal: it is not JSON: an attachment of the packet stands in it.
+        Refusal: an attachment of the packet or an Unusable stands in it.
     """
     if isinstance(value, dict):
         below = [_measure(item) for item in value.values()]
@@ -199,8 +199,11 @@ def _measure(value: object) -> tuple[int, int]:
     elif isinstance(value, list):
         below = [_measure(item) for item in value]
         keys = 0
-    elif isinstance(value, bytes):
-        raise _invalid("agentContext", "agentContext must be JSON, without binary data.")
+    elif isinstance(value, bytes | json.Unusable):
+        raise _invalid(
+            "agentContext",
+            "agentContext must be plain JSON: no binary data, lone surrogates or huge integers.",
+        )
     else:
         return 0, 0
     return 1 + max((d for d, _ in below), default=0), keys + sum(k for _, k in below)

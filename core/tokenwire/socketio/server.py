@@ -24,7 +24,12 @@ class SocketServer:
         self, config: Config, outputs: Outputs, timers: Timers, id_source: IdSource
     ) -> None:
         self.config = config
-        self.limits = Limits(config.max_attachments, config.json_depth, config.json_containers)
+        self.limits = Limits(
+            config.max_attachments,
+            config.json_depth,
+            config.json_containers,
+            lenient_namespace=config.ai_namespace,
+        )
         self.engine = Engine(config, outputs, timers, id_source, self._open)
         self._ids = id_source
         self._timers = timers

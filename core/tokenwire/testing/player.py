@@ -15,7 +15,7 @@ from tokenwire.testing.parse import Answer, Frame, take_answer, take_frames
 from tokenwire.testing.vectors import Vector
 from tokenwire.testing.world import masked_frame
 
-_PLACE = re.compile(r"\$\{(?:(?P<char>.)\*(?P<count>\d+)|(?P<name>[a-z][A-Za-z0-9]*))\}")
+_PLACE = re.compile(r"\$\{(?:(?P<text>[^{}]+)\*(?P<count>\d+)|(?P<name>[a-z][A-Za-z0-9]*))\}")
 _TEXT, _BINARY, _CLOSE, _PONG = 1, 2, 8, 10
 
 
@@ -136,8 +136,8 @@ class Player:
 
     def _fill(self, text: str) -> str:
         def place(match: re.Match[str]) -> str:
-            if match["char"]:
-                return match["char"] * int(match["count"])
+            if match["text"]:
+                return match["text"] * int(match["count"])
             return self._names[match["name"]]
 
         return _PLACE.sub(place, text)
@@ -293,7 +293,7 @@ class Player:
             at = match.end()
             name = match["name"]
             if name is None:
-                pattern += re.escape(match["char"] * int(match["count"]))
+                pattern += re.escape(match["text"] * int(match["count"]))
             elif name in self._names:
                 pattern += re.escape(self._names[name])
             else:

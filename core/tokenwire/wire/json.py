@@ -4,8 +4,9 @@ Rules of this file: time and memory are linear in the input, under 50 ms and 4 M
 text that breaks a rule raises RemoteProtocolError. The text is checked for validity first (a scan
 of unterminated strings is quadratic), then its nesting and its values are counted on the text, up
 to a limit, before any object is made. Two parsers must not read a text differently: keys that
-stand twice and integers that JavaScript cannot hold are refused; msgspec itself refuses lone
-surrogates and numbers that are not finite.
+stand twice, integers that JavaScript cannot hold and lone surrogates are refused; msgspec itself
+refuses numbers that are not finite. Who checks each value anyway can ask for a lenient reading, in
+which such an integer or string is an Unusable, so that the answer can name the field.
 """
 
 import re
@@ -17,6 +18,13 @@ from tokenwire.errors import RemoteProtocolError
 # A string, if there is one, and the structure behind it. Every string of a valid array or object
 # is followed by structure. Possessive: nothing is kept for backtracking.
 _TOKEN = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+)?+([\[\]{},:]++)')
+# An escape: a pair of surrogates, a lone one, any other. In this order each is found where it is.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+_MARK = "\uffff"  # a noncharacter: it stands for a lone surrogate until the strings are looked at
 _MAX_VALUES = 20_000  # members of arrays and objects; one costs some 2 us and 120 bytes
 _MAX_INTEGER = 2**53  # RFC 8259 6: what doubles hold exactly
 _SPACE = b" \t\r\n"
@@ -28,24 +36,50 @@ _decode = msgspec.json.Decoder().decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def decode(text: bytes, *, depth: int, containers: int) -> object:
+class Unusable:
+    """Stands in a lenient reading for a value that JSON allows and we do not."""
+
+    __slots__ = ()
+
+
+def decode(text: bytes, *, depth: int, containers: int, lenient: bool = False) -> object:
     """Return the value of a JSON text.
 
     Args:
         text: the whole text.
         depth: how deep arrays and objects may nest.
         containers: how many arrays and objects there may be.
+        lenient: read a string with a lone surrogate, and an integer beyond 2^53, as Unusable.
 
     Raises:
         RemoteProtocolError: not JSON, or beyond a limit.
     """
+    if lenient and (b"\\ud" in text or b"\\uD" in text):
+        text = _ESCAPE.sub(_mark_surrogate, text)
     try:
         _check(text)
         members = _check_structure(text, depth, containers)
         value = _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError("the payload is not valid JSON") from error
-    _check_values(value, members)
+    _check_values(value, members, lenient=lenient)
+    return _mark_unusable(value) if lenient else value
+
+
+def _mark_surrogate(match: re.Match[bytes]) -> bytes:
+    return _MARK.encode() if match[1] else match[0]
+
+
+def _mark_unusable(value: object) -> object:
+    """Return the value with an Unusable for each one that is. Its depth has been checked."""
+    if isinstance(value, dict):
+        return {key: _mark_unusable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mark_unusable(item) for item in value]
+    if isinstance(value, str):
+        return Unusable() if _MARK in value else value
+    if type(value) is int and not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+        return Unusable()
     return value
 
 
@@ -78,7 +112,7 @@ def _check_structure(text: bytes, depth: int, containers: int) -> int:
     return members
 
 
-def _check_values(value: object, members: int) -> None:
+def _check_values(value: object, members: int, *, lenient: bool) -> None:
     """Check that no key stands twice (`members` on the text, fewer here), and the integers."""
     todo: list[object] = [value]
     while todo:
@@ -88,7 +122,7 @@ def _check_values(value: object, members: int) -> None:
             todo.extend(item.values())
         elif type(item) is list:
             todo.extend(item)
-        elif type(item) is int and not -_MAX_INTEGER <= item <= _MAX_INTEGER:
+        elif type(item) is int and not (lenient or -_MAX_INTEGER <= item <= _MAX_INTEGER):
             raise RemoteProtocolError("the JSON payload holds an integer beyond 2^53")
     if members:
         raise RemoteProtocolError("the JSON payload holds a key twice")

@@ -48,6 +48,8 @@ class Limits(msgspec.Struct, frozen=True):
     max_attachments: int = 10
     json_depth: int = 32
     json_containers: int = 10_000
+    lenient_namespace: str | None = None
+    """The one whose handler looks at each value itself, and names what is wrong."""
 
 
 def decode(text: bytes, limits: Limits) -> Packet:
@@ -85,7 +87,12 @@ def decode(text: bytes, limits: Limits) -> Packet:
     packet_id = int(text[start:at]) if at > start else None
     data: object = msgspec.UNSET
     if at < len(text):
-        data = json.decode(text[at:], depth=limits.json_depth, containers=limits.json_containers)
+        data = json.decode(
+            text[at:],
+            depth=limits.json_depth,
+            containers=limits.json_containers,
+            lenient=namespace == limits.lenient_namespace,
+        )
     _check(packet_type, packet_id, data)
     return Packet(packet_type, namespace, packet_id, data, attachments)
 

@@ -170,7 +170,7 @@ NO_MODEL = "model must be the name of a model, such as llama3.2:1b."
         (
             "agentContext",
             {"file": [Binary(b"x")]},
-            "agentContext must be JSON, without binary data.",
+            "agentContext must be plain JSON: no binary data, lone surrogates or huge integers.",
         ),
         ("agent", 5, "agent must be the name of an agent."),
         ("agent", "", "agent must be the name of an agent."),

@@ -447,7 +447,7 @@ BAD_BODIES = [
     b"4\xff",
     b"b====",
     b"3\x1e",
-    b"\x1e".join([b"3"] * 65),
+    b"\x1e".join([b"3"] * 1_025),
     b"47",
     b"bAQIDBA==",
 ]
