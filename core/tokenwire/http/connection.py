@@ -53,6 +53,7 @@ class HttpConnection:
         "_body",
         "_chunks",
         "_config",
+        "_cut",
         "_end",
         "_h11",
         "_head",
@@ -85,6 +86,8 @@ class HttpConnection:
         self._body = bytearray()
         self._out: deque[bytes] = deque()
         self._out_size = 0
+        self._cut = False
+        """True: what is queued begins inside a frame or a response."""
         self._end = False
         self._last = False
         """True: the peer sends no more."""
@@ -244,6 +247,8 @@ class HttpConnection:
             ("sec-websocket-accept", accept_token(self._key)),
         ]
         self._queue(connection.send(h11.InformationalResponse(status_code=101, headers=headers)))
+        self._out = deque((b"".join(self._out),))
+        self._cut = True
         self._h11 = self._head = self._key = None
         self.phase = Phase.UPGRADED
         self.websocket = WebSocket(
@@ -306,15 +311,25 @@ class HttpConnection:
     def has_output(self) -> bool:
         return self._end or self._waits
 
+    def _queue_control(self, websocket: WebSocket) -> None:
+        """Queue pongs before all messages but one that has been begun, the close after all."""
+        control = websocket.take_control()
+        if websocket.close_sent:
+            self._queue(control)
+        elif control:
+            self._out.insert(1 if self._cut else 0, control)
+            self._out_size += len(control)
+
     def take(self, max_bytes: int) -> Chunk:
         """Take at most `max_bytes` of what is queued."""
         if self.websocket is not None and self._out_size < max_bytes:
-            self._queue(self.websocket.take_control())
+            self._queue_control(self.websocket)
         data = b"".join(self._out)
         self._out.clear()
         if len(data) > max_bytes:
             self._out.append(data[max_bytes:])
             data = data[:max_bytes]
+        self._cut = bool(self._out)
         self._out_size -= len(data)
         end = self._end and not self._waits
         if end:

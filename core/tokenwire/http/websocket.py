@@ -1,12 +1,14 @@
 """One WebSocket, server side: wsproto's frames, with the limits that it does not have.
 
-Rules of this file: a message is bounded by what its frames announce, before their payload comes; at
-most one pong waits, until the socket has room (RFC 6455 5.5.3 lets us answer only the latest ping);
-after a close or a violation nothing that comes is looked at or kept.
+Rules of this file: a message is bounded by what its frames announce, before their payload comes; a
+few pongs wait until the socket has room (RFC 6455 5.5.3 lets us answer only the latest pings), and
+go before messages that came later; after a close or a violation nothing that comes is looked at or
+kept.
 """
 
 import base64
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -18,6 +20,7 @@ from tokenwire.wire import Binary
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 TOO_BIG = 1009
 GOING_NORMALLY = 1000
+_PONGS = 16  # ws 8.23 keeps 60
 
 
 def accept_token(key: str) -> str:
@@ -35,8 +38,8 @@ class WebSocket:
         self._guard = frames.SizeGuard(max_message=max_message, max_fragments=max_fragments)
         self._part = bytearray()
         """What has come of a message."""
-        self._control = b""
-        """The control frame that waits: a pong, or the close."""
+        self._control: deque[bytes] = deque(maxlen=_PONGS)
+        """The control frames that wait: the latest pongs, or the close."""
         self.close_sent = False
         self.closed = False
         """True: the peer's close has come, or it broke a rule. It is not listened to any more."""
@@ -58,7 +61,7 @@ class WebSocket:
                         self._part.clear()
                 case Ping():
                     if not self.close_sent:
-                        self._control = self._connection.send(Pong(bytes(event.payload)))
+                        self._control.append(self._connection.send(Pong(bytes(event.payload))))
                 case CloseConnection():
                     # wsproto tells of a violation with this event too, its state still OPEN.
                     broken = self._connection.state is ConnectionState.OPEN
@@ -72,16 +75,17 @@ class WebSocket:
     def _finish(self, code: int) -> None:
         self.closed = True
         self._part.clear()
-        self._control = self.close(code)
+        self._control.append(self.close(code))
 
     @property
     def has_control(self) -> bool:
         """True: a control frame waits."""
-        return bool(self._control)
+        return any(self._control)
 
     def take_control(self) -> bytes:
-        """Take the control frame that waits, if one does."""
-        control, self._control = self._control, b""
+        """Take the control frames that wait."""
+        control = b"".join(self._control)
+        self._control.clear()
         return control
 
     def close(self, code: int) -> bytes:
@@ -89,7 +93,7 @@ class WebSocket:
         if self.close_sent:
             return b""
         self.close_sent = True
-        self._control = b""
+        self._control.clear()
         payload = code.to_bytes(2, "big")
         return frames.header(frames.CLOSE, len(payload)) + payload
 

@@ -505,22 +505,30 @@ def test_nothing_is_sent_before_there_is_a_websocket() -> None:
     assert not http.close_sent
 
 
-def test_a_ping_flood_costs_one_pong() -> None:
+def test_a_ping_flood_costs_a_few_pongs() -> None:
     http = upgraded()
     for number in range(1_000):
         http.receive_data(masked_frame(b"%d" % number, 9))
     assert http.has_output
     assert http.out_size == 0
-    assert sent(http) == b"\x8a\x03999"
+    assert sent(http) == b"".join(b"\x8a\x03%d" % number for number in range(984, 1_000))
     assert not http.has_output
 
 
 def test_a_pong_waits_behind_what_the_socket_has_no_room_for() -> None:
     http = upgraded()
     http.send_messages([b"x" * 10])
-    http.receive_data(masked_frame(b"p", 9))
     assert http.take(4).data == b"\x81\x0axx"
-    assert http.take(100).data == b"x" * 8 + b"\x8a\x01p"
+    http.send_messages([b"y"])
+    http.receive_data(masked_frame(b"p", 9))
+    assert http.take(100).data == b"x" * 8 + b"\x8a\x01p" + b"\x81\x01y"
+
+
+def test_a_pong_goes_before_the_messages_that_came_later() -> None:
+    http = upgraded()
+    http.receive_data(masked_frame(b"a", fin=False) + masked_frame(b"p", 9) + masked_frame(b"b", 0))
+    http.send_messages([b"ab"])
+    assert sent(http) == b"\x8a\x01p" + b"\x81\x02ab"
 
 
 def test_the_close_frame_is_not_lost_where_the_room_ends() -> None:

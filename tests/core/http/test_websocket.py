@@ -72,10 +72,12 @@ def test_a_ping_between_fragments_breaks_nothing() -> None:
     assert outcome(data) == ([b"ab"], b"\x8a\x04ping")
 
 
-def test_only_the_latest_ping_is_answered() -> None:
-    _, websocket = receive(masked_frame(b"1", 9) + masked_frame(b"2", 9), masked_frame(b"3", 9))
+def test_the_latest_16_pings_are_answered() -> None:
+    pings = [masked_frame(b"%02d" % number, 9) for number in range(20)]
+    _, websocket = receive(b"".join(pings[:10]), *pings[10:])
     assert websocket.has_control
-    assert websocket.take_control() == b"\x8a\x013"
+    pongs = [b"\x8a\x02%02d" % number for number in range(4, 20)]
+    assert websocket.take_control() == b"".join(pongs)
     assert not websocket.has_control
 
 
