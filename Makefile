@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core tests/properties
+CORE_TESTS := tests/core tests/properties tests/vectors
 OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
 
 .DEFAULT_GOAL := help

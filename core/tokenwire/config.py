@@ -34,7 +34,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     context_bytes: int = 64 * 1024
     context_depth: int = 8
     context_keys: int = 64
-    upstream_line_bytes: int = 8 * 1024 * 1024  # Ollama's runner caps a line at 8 MB
+    upstream_line_bytes: int = 1024 * 1024  # /api/chat sends no `context`: lines are short
+    token_chars: int = 16 * 1024  # of one token; a longer piece of text counts as several
     upstream_probe_interval: int = 10_000
     tool_call_bytes: int = 64 * 1024
     shutdown_timeout: int = 10_000  # for running streams, after a shutdown was asked for
@@ -62,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     target_bytes: int = 2 * 1024
     header_timeout: int = 10_000  # the first byte to the end of the headers
     body_timeout: int = 30_000
+    write_timeout: int = 30_000  # an answer of which the socket takes nothing for so long
     keep_alive_timeout: int = 65_000  # longer than the ping interval: polling clients come back
     read_ahead_bytes: int = 64 * 1024  # kept of a peer that sends ahead of its answers
     max_fragments: int = 1_024

@@ -36,6 +36,8 @@ class _Link:
         """Return the timer of the phase that the connection is in."""
         http = self.http
         match http.phase:
+            case Phase.HEAD if http.out_size:
+                return Timer.HTTP_WRITE
             case Phase.HEAD:
                 idle = http.idle and self.served
                 return Timer.HTTP_KEEP_ALIVE if idle else Timer.HTTP_HEADERS
@@ -45,8 +47,10 @@ class _Link:
                 return None  # a poll may wait: the session's heartbeat bounds it
             case Phase.UPGRADED:
                 return Timer.CLOSE if http.close_sent else None
-            case _:  # DRAIN, OVER
+            case Phase.DRAIN:
                 return Timer.CLOSE
+            case Phase.OVER:
+                return Timer.HTTP_WRITE if http.out_size else Timer.CLOSE
 
 
 class Server(Endpoint):
@@ -61,6 +65,7 @@ class Server(Endpoint):
         self._spans = {
             Timer.HTTP_HEADERS: config.header_timeout,
             Timer.HTTP_BODY: config.body_timeout,
+            Timer.HTTP_WRITE: config.write_timeout,
             Timer.HTTP_KEEP_ALIVE: config.keep_alive_timeout,
             Timer.CLOSE: config.close_timeout,
         }
@@ -160,8 +165,8 @@ class Server(Endpoint):
             case Timer.HTTP_HEADERS | Timer.HTTP_BODY:
                 link.http.refuse(408, "the request did not come in time")
                 self._advance(conn, link, now)
-            case Timer.CLOSE if link.http.phase is not Phase.DRAIN:
-                # The peer does not answer our close, or does not read the end.
+            case Timer.CLOSE | Timer.HTTP_WRITE if link.http.phase is not Phase.DRAIN:
+                # The peer does not answer our close, or does not read its answer.
                 self.outputs.put(Abort(conn, timer.value))
             case _:
                 link.http.end()
@@ -204,6 +209,10 @@ class Server(Endpoint):
             link.paused = False
             self.outputs.put(ResumeReading(conn))
         chunk = http.take(max_bytes)
+        if link.timer is not None or http.phase is Phase.HEAD:
+            self._keep_timer(conn, link, now)
+            if chunk.data and link.timer is Timer.HTTP_WRITE:  # it takes what it is sent
+                self.timers.set(Timer.HTTP_WRITE, conn, now + self.config.write_timeout)
         if chunk.data:
             self._engine.progressed(conn, now)
         elif not chunk.end:

@@ -17,6 +17,7 @@ class Timer(enum.Enum):
 
     HTTP_HEADERS = "http headers"  # a request's headers are not whole in time
     HTTP_BODY = "http body"  # a request's body is not whole in time
+    HTTP_WRITE = "http write"  # the socket takes nothing of an answer
     HTTP_KEEP_ALIVE = "http keep-alive"  # no further request came
     CLOSE = "close"  # the peer does not answer our close frame, or does not read the end
     PING = "engine.io ping"  # time to ping

@@ -45,6 +45,8 @@ class AiService:
         self.upstreams = Upstreams(config, outputs, timers, self)
         self._by_socket: dict[str, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
+        self._absent: dict[str, AiSession] = {}
+        """Those without a connection, the longest absent first."""
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
         self._shutdown_at: Millis | None = None
@@ -105,6 +107,9 @@ class AiService:
         if session.socket is not socket:  # fenced: the session has moved on
             return
         session.socket = None
+        self._absent[session.public] = session
+        if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
+            self._forget_session(next(iter(self._absent.values())), now)
         self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
         self._reconsider(session, now)  # while the client is away, its streams go on
 
@@ -133,8 +138,7 @@ class AiService:
         if name is None:
             name = f"stream_{ids.text(self._ids.random_bytes(_STREAM_NAME_BYTES))}"
         stream = session.streams.get(name)
-        if stream is not None and (stream.running or stream.has_output()):
-            # (One that ended runs on for a client that was not told yet.)
+        if stream is not None and stream.running:
             if stream.request != request:
                 raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
             self._rewind(session, stream, None, now)
@@ -146,13 +150,35 @@ class AiService:
                 f"At most {limit} streams may run at once.",
                 details=f"limit: {limit}",
             )
+        self._check_unread(session)
         self._check_model(request.model)
         route = self._route(request)
-        if stream is not None:
+        unread: list[bytes] = []
+        if stream is not None:  # what its client was not told yet goes before the new start
+            unread = stream.drain()
             self._forget_stream(session, stream)
         self._bound_ended(session)
         stream = self._start(session, name, request, route, now)
+        stream.precede(unread)
         return {"streamId": name, "epoch": stream.epoch}
+
+    def _check_unread(self, session: AiSession) -> None:
+        """Refuse more to a client that does not read what it has asked for."""
+        config = self._config
+        unread = [
+            stream
+            for stream in session.streams.values()
+            if not stream.running and stream.has_output()
+        ]
+        if (
+            len(unread) >= config.ended_streams_kept
+            or sum(stream.unsent_bytes() for stream in unread) > config.outbox_bytes
+        ):
+            raise Refusal(
+                Code.TOO_MANY_STREAMS,
+                "Too much of earlier streams has not been read yet.",
+                details=f"unread streams: {len(unread)}",
+            )
 
     def _check_model(self, model: str) -> None:
         if "*" in self._config.allowed_models:
@@ -215,8 +241,9 @@ class AiService:
         for line in lines:
             if line.thinking_text and stream.request.think and session.socket is not None:
                 self._think(stream, line.thinking_text)
-            if line.text:
-                log.append(line.text.encode())
+            text, size = line.text, self._config.token_chars
+            for start in range(0, len(text), size):
+                log.append(text[start : start + size].encode())
             if line.tool_calls:
                 stream.add_tool_calls(line.tool_calls)
         if log.last_seq > before:
@@ -530,6 +557,7 @@ class AiService:
         previous.paused.clear()
         previous.successor = session
         session.previous = previous
+        self._absent.pop(previous.public, None)
         self._timers.clear(Timer.SESSION_FORGET, previous.public)
         self._timers.clear(Timer.PRESSURE, previous.public)
         self._timers.set(Timer.TRANSFER, session.public, now + self._config.reconnect_timeout)
@@ -550,6 +578,8 @@ class AiService:
 
     def _forget_session(self, session: AiSession, now: Millis) -> None:
         """The grace period is over: its streams are cancelled at the model."""
+        self._absent.pop(session.public, None)
+        self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._confirm_transfer(session)
         for stream in list(session.streams.values()):
             if stream.running:
@@ -583,7 +613,10 @@ class AiService:
                 self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
             if not running:
                 return True
-        elif not running and not any(session.has_events() for session in self._by_socket.values()):
+        elif not running and not any(
+            session.socket is not None and session.socket.has_output()
+            for session in self._by_socket.values()
+        ):
             return True
         self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
         return False

@@ -164,6 +164,17 @@ class Stream:
             self._lane = deque(event for event in self._lane if event.opening)
         self._ending = ending
 
+    def drain(self) -> list[bytes]:
+        """Take out all that the client was not handed."""
+        out: list[bytes] = []
+        while self.has_output():
+            self.pull(out, b"", self.config.outbox_bytes)
+        return out
+
+    def precede(self, bodies: list[bytes]) -> None:
+        """Put events of an earlier stream of this name before the start."""
+        self._lane.extendleft(LaneEvent(0, body, opening=True) for body in reversed(bodies))
+
     def _say_start(self, *, resumed: bool) -> None:
         start = events.StreamStart(self.name, self.epoch, self.request.model, resumed)
         self._lane.appendleft(LaneEvent(0, start.encode(), opening=True))

@@ -183,6 +183,7 @@ class Engine:
             self._forget(session)
             return Response(200, _TEXT, wire.encode_payload([*session.control, wire.CLOSE]))
         session.poll = conn
+        session.poll_blocked = False
         session.poll_headers = self._origins.headers(request)
         self._polls[conn] = session
         if session.has_output() or session.state is State.UPGRADING:
@@ -286,7 +287,8 @@ class Engine:
             self._drop_probe(session)
         elif message == wire.PING_PROBE:
             session.move(Input.PROBE)
-            socket.control.append(wire.PONG_PROBE)
+            if not socket.control:  # a second probe before the first answer has gone gets none
+                socket.control.append(wire.PONG_PROBE)
             self._outputs.want_write(socket.conn)
             session.wake()  # the poll that waits is answered, so that the client can let go of it
         elif message == wire.UPGRADE:
@@ -338,6 +340,10 @@ class Engine:
         return None if socket is None else socket.close_code
 
     def write_blocked(self, conn: ConnId, now: Millis) -> None:
+        polling = self._polls.get(conn)
+        if polling is not None:
+            polling.poll_blocked = True
+            polling.upper.refused(now)
         socket = self._websockets.get(conn)
         if socket is None:
             return
@@ -347,6 +353,8 @@ class Engine:
             session.upper.refused(now)
 
     def _close_websocket(self, socket: WebSocket, code: int = 1000) -> None:
+        if socket.blocked:  # it does not read: there is no telling it
+            self._outputs.put(Abort(socket.conn, "does not read"))
         socket.close_code = code
         self._outputs.want_write(socket.conn)
 

@@ -105,6 +105,7 @@ class EngineSession:
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
+        "poll_blocked",
         "poll_headers",
         "posting",
         "probe",
@@ -134,6 +135,8 @@ class EngineSession:
         """The CORS headers of its answer."""
         self.posting: ConnId | None = None
         """The POST whose body is still coming."""
+        self.poll_blocked = False
+        """True: its socket takes nothing."""
         self.ws: WebSocket | None = None
         self.probe: WebSocket | None = None
         self.control: deque[bytes] = deque()
@@ -151,7 +154,7 @@ class EngineSession:
         """Return True if what is queued now can go out now: the socket takes, or a GET waits."""
         if self.ws is not None:
             return not self.ws.blocked
-        return self.poll is not None
+        return self.poll is not None and not self.poll_blocked
 
     def move(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]

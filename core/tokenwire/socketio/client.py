@@ -20,6 +20,8 @@ from tokenwire.wire import Binary
 from tokenwire.wire import socketio as wire
 from tokenwire.wire.socketio import Packet, PacketType
 
+_BURST = 16  # times what may wait: how much may be queued before the transport was asked
+
 
 class Source(Protocol):
     """Where a socket's streamed events come from."""
@@ -109,6 +111,10 @@ class Socket:
         """Return True if what is queued now can go out now."""
         return self._client.session.writable()
 
+    def has_output(self) -> bool:
+        """Return True if the client was not handed everything yet."""
+        return self._client.has_output()
+
     def wake(self) -> None:
         """The socket's source has events."""
         self._client.session.wake()
@@ -183,7 +189,10 @@ class Client:
         if self.session.state in ENDED:
             return
         size = sum(map(len, packets))
-        if self._queue and self._queued_bytes + size > self._hub.config.outbox_bytes:
+        limit = self._hub.config.outbox_bytes
+        if self.session.writable():  # it was not offered all of this yet: a burst, not a backlog
+            limit *= _BURST
+        if self._queue and self._queued_bytes + size > limit:
             self._hub.abort_client(self, now)
             return
         self._queue.extend(packets)

@@ -56,21 +56,34 @@ def _describe_message(data: bytes) -> str:
         except RemoteProtocolError:
             words.append(f"({len(payload)} bytes)")
         else:
-            words.append(json.encode(_mask_payload(value)).decode())
+            is_event = kind in (PacketType.EVENT, PacketType.BINARY_EVENT)
+            words.append(json.encode(_mask_payload(value, is_event=is_event)).decode())
     return " ".join(filter(None, words))
 
 
-def _mask_payload(value: object) -> object:
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return [value[0][:_SHOWN_CHARS], *(_mask(item, "") for item in value[1:])]  # an event
-    return _mask(value, "")
+def _mask_payload(value: object, *, is_event: bool) -> object:
+    if is_event and isinstance(value, list) and value and isinstance(value[0], str):
+        return [value[0][:_SHOWN_CHARS], *map(_mask_argument, value[1:])]
+    return _mask(value)
 
 
-def _mask(value: object, key: str) -> object:
+def _mask_argument(value: object) -> object:
+    """Mask an argument of an event: the fields in SHOWN are those of the object itself."""
+    if not isinstance(value, dict):
+        return _mask(value)
+    return {
+        name[:_SHOWN_CHARS]: item[:_SHOWN_CHARS]
+        if name in SHOWN and isinstance(item, str)
+        else _mask(item)
+        for name, item in value.items()
+    }
+
+
+def _mask(value: object) -> object:
     if isinstance(value, str):
-        return value[:_SHOWN_CHARS] if key in SHOWN else f"<{len(value)} chars>"
+        return f"<{len(value)} chars>"
     if isinstance(value, dict):
-        return {name[:_SHOWN_CHARS]: _mask(item, name) for name, item in value.items()}
+        return {name[:_SHOWN_CHARS]: _mask(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_mask(item, key) for item in value]
+        return [_mask(item) for item in value]
     return value

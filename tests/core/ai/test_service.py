@@ -482,20 +482,73 @@ def test_the_name_of_a_stream_that_has_ended_is_free(prompt: str, how: str) -> N
     at_rest(world)
 
 
-def test_a_stream_whose_end_the_client_was_not_told_counts_as_running() -> None:
+@pytest.mark.parametrize("prompt", ["p", "q"])
+def test_a_stream_that_ended_unread_is_told_of_before_the_next_of_its_name(prompt: str) -> None:
     world, client = setting()
     model = client.stream("s", "p")
     client.block()
     model.say("a")
     model.done()
-    client.send("ai:stream", {"prompt": "q", "streamId": "s"})
-    client.send("ai:stream", {"prompt": "p", "streamId": "s"})
+    client.send("ai:stream", {"prompt": prompt, "streamId": "s"})
+    assert len(world.models) == 2
+    world.models[1].say("b")
     client.wire.unblock()
     said = client.take()
-    assert [event.name for event in said] == ["ai:stream:start", "ai:error", *REPLAYED, *ENDED]
-    assert said[1]["code"] == "duplicate_stream"
-    assert text(said) == "a"
+    names = [event.name for event in said]
+    assert names == ["ai:stream:start", "ai:token", *ENDED, "ai:stream:start", "ai:token"]
+    assert [event["data"] for event in said if event.name == "ai:token"] == ["a", "b"]
+
+
+def test_a_cancel_and_the_same_name_again_in_one_read() -> None:
+    world, client = setting()
+    client.stream("s", "p")
+    client.block()
+    client.send("ai:cancel", {"streamId": "s"})
+    client.send("ai:stream", {"prompt": "p", "streamId": "s"})
+    client.wire.unblock()
+    assert client.names() == ["ai:stream:start", "ai:stream:cancelled", "ai:stream:start"]
+    assert [model.cancelled for model in world.models] == [True, False]
+
+
+def test_who_does_not_read_ended_streams_gets_no_more_of_them() -> None:
+    world, client = setting(ended_streams_kept=3)
+    client.block()
+    for number in range(5):
+        client.send("ai:stream", {"prompt": "p", "streamId": str(number)})
+        if len(world.models) > number:
+            world.models[number].fail(reached=False)
+    assert len(world.models) == 3
+    client.wire.unblock()
+    codes = [event["code"] for event in client.take() if event.name == "ai:error"]
+    assert codes == ["too_many_streams"] * 2
+    client.stream("again")
+
+
+def test_who_does_not_read_much_text_gets_no_more_of_it() -> None:
+    world, client = setting(outbox_bytes=100)
+    model = client.stream("s", "p")
+    client.block()
+    model.say("x" * 200)
+    model.done()
+    client.send("ai:stream", {"prompt": "p", "streamId": "s"})
     assert len(world.models) == 1
+
+
+def test_the_longest_absent_session_makes_room() -> None:
+    world, client = setting(max_sessions=2)
+    model = client.stream("s")
+    client.wire.drop()
+    for _ in range(2):
+        Client(world).wire.drop()
+    assert model.cancelled
+
+
+def test_a_long_piece_of_text_counts_as_several_tokens() -> None:
+    _, client = setting(token_chars=4)
+    client.stream("s").say("aaaabbbbcc")
+    said = client.take()
+    assert text(said) == "aaaabbbbcc"
+    assert said[-1]["seq"] == 3
 
 
 def test_a_refused_request_does_not_forget_the_stream_of_its_name() -> None:

@@ -958,7 +958,7 @@ def test_a_client_that_lets_too_much_wait_is_dropped(transport: str) -> None:
     wire.room = 0
     for _ in range(2):
         world.server.emit(socket, "a", ["x" * 80], world.now)
-    world.pump()
+        world.pump()
     assert wire.aborted
     assert reasons(world) == ["slow consumer"]
 

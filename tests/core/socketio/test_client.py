@@ -347,6 +347,7 @@ def test_one_large_packet_may_wait_but_nothing_behind_it() -> None:
     assert len(wire.texts()) == 1
     wire.room = 0
     world.server.emit(socket, "a", ["x" * 500], world.now)
+    world.pump()
     world.server.emit(socket, "a", [], world.now)
     world.pump()
     assert wire.aborted
@@ -368,6 +369,7 @@ def test_a_client_that_is_dropped_while_it_joins_has_joined_nothing() -> None:
     world.program.clear()
     wire.room = 0
     world.server.emit(socket, "a", ["x" * 80], world.now)
+    world.pump()
     wire.send_text("40/custom,")
     assert list(world.program) == [Disconnected(socket, "/", "slow consumer")]
 
@@ -378,6 +380,7 @@ def test_a_client_that_is_dropped_while_it_is_disconnected_leaves_once() -> None
     world.program.clear()
     wire.room = 0
     world.server.emit(socket, "a", ["x" * 200], world.now)
+    world.pump()
     world.server.disconnect(socket, world.now)
     assert list(world.program) == []
     outputs = list(iter(world.server.poll, None))

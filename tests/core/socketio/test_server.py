@@ -46,7 +46,7 @@ def test_a_namespace_may_be_added_and_a_slow_client_is_dropped_from_it() -> None
     wire.room = 0
     for _ in range(2):
         world.server.emit(socket, "a", ["x" * 40], world.now)
-    world.pump()
+        world.pump()
     assert world.program.pop() == Disconnected(socket, "/more", "slow consumer")
 
 

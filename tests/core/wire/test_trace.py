@@ -30,7 +30,7 @@ SECRET = "s3cret"
          'EVENT /ai 12 ["ai:stream",{"prompt":"<6 chars>","model":"m","n":[1,"<6 chars>"]}]'),
         (b'451-/ai,["a",{"_placeholder":true,"num":0}]',
          'BINARY_EVENT /ai ["a",{"_placeholder":true,"num":0}]'),
-        (b'430["s3cret"]', 'ACK 0 ["s3cret"]'),
+        (b'430["s3cret"]', 'ACK 0 ["<6 chars>"]'),
         (b'42["s3cret', "EVENT (8 bytes)"),
         (b'42[5,"s3cret"]', 'EVENT [5,"<6 chars>"]'),
         (b"42[]", "EVENT []"),
