@@ -34,6 +34,7 @@ HINTS = {
     "upstream_down": "the model server does not answer; requests fail until it does: "
     "see OLLAMA_BASE_URL",
     "upstream_ok": "the model server answers",
+    "session_aborted": "a client did not read what was sent to it",
 }
 """What to do about a notice, by its event."""
 
@@ -96,6 +97,8 @@ def notice(n: Notice) -> None:
     """Log what the core reports. Its packet trace goes to the logger `PACKETS`."""
     is_packet = n.level == "debug" and n.event.startswith("packet")
     hint = HINTS.get(n.event, "")
+    if n.event == "origin_refused" and ("origin", "null") in n.fields:
+        hint = "a page from a file or a sandboxed frame was refused, as it always is"
     log(n.level, n.event, n.fields, message=hint, logger=PACKETS if is_packet else _PROGRAM)
 
 

@@ -257,7 +257,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             tokenwire.errors.LocalProtocolError: values that `load` would have refused.
         """
         values = {s.about.config: getattr(self, s.key) for s in SETTINGS if s.about.config}
-        return Config(**values, trace=debug_matches(self.debug, PACKETS))
+        # Only /ai: a client that forgot it is told "Invalid namespace", instead of nothing.
+        trace = debug_matches(self.debug, PACKETS)
+        return Config(**values, namespaces=(), trace=trace)
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ answer to HEAD is the answer to GET: the HTTP layer sends its length and drops i
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -146,7 +147,11 @@ def _etag_matches(field: str, etag: str) -> bool:
 
 
 def _is_local(request: Request) -> bool:
-    """Say whether the request was made on this machine."""
+    """Say whether the request was made on this machine, and meant for it."""
+    # A name that an attacker points at this machine (DNS rebinding) is in the Host header.
+    host = _PORT.sub("", request.header("host") or "localhost").strip("[]")
+    if host != "localhost" and not _is_loopback(Peer(host)):
+        return False
     # A proxy on this machine is a loopback peer that speaks for somebody else.
     if request.header("forwarded") or request.header("x-forwarded-for"):
         return False
@@ -181,6 +186,7 @@ def _version() -> str:
         return "unknown"
 
 
+_PORT = re.compile(r":[0-9]+$")
 _JSON = "application/json"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _NO_SNIFFING = ("x-content-type-options", "nosniff")

@@ -5,6 +5,7 @@ whatever the test found.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -36,12 +37,27 @@ def environment(first_on_path: Path | None = None, **variables: str) -> dict[str
 
 
 @contextmanager
-def running(arguments: Sequence[str], environ: dict[str, str] | None = None) -> Iterator[Process]:
+def taken_port(*, listening: bool) -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody else gets. Without `listening`, it refuses connections."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        if listening:
+            held.listen()
+        yield held.getsockname()[1]
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str],
+    environ: dict[str, str] | None = None,
+    *,
+    stdin: int = subprocess.DEVNULL,
+) -> Iterator[Process]:
     """Run Python with these arguments, warnings as errors, its output in pipes."""
     with subprocess.Popen(
         (sys.executable, "-W", "error", *arguments),
         env=environment() if environ is None else environ,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

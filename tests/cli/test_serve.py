@@ -11,21 +11,11 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from cli.program import Process, environment, line, rest, running
+from cli.program import Process, environment, line, rest, running, taken_port
 from tokenwire_cli.serve import start_error, with_page_origins
 from tokenwire_cli.settings import Settings
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
-
-
-@contextmanager
-def taken_port(*, listening: bool) -> Iterator[int]:
-    """A port of 127.0.0.1 that nobody else gets. Without `listening`, it refuses connections."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        if listening:
-            held.listen()
-        yield held.getsockname()[1]
 
 
 @contextmanager

@@ -282,7 +282,7 @@ def test_the_defaults_are_the_contract() -> None:
         "debug": (),
         "log_level": "info",
     }
-    assert settings.config() == Config()
+    assert settings.config() == Config(namespaces=())
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -466,6 +466,7 @@ def test_any_origin_needs_credentials_off(
 def test_the_core_gets_the_settings() -> None:
     environ = {key.upper(): case.text for key, case in CASES.items()}
     assert load({}, environ, None).config() == Config(
+        namespaces=(),
         cors_origins=("https://a.example", "http://[::1]:8080", "capacitor://localhost"),
         cors_credentials=False,
         max_concurrent_streams=3,

@@ -109,6 +109,22 @@ def test_statistics_for_this_machine(folder: Path, host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("localhost:3000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:3000", 200),
+        ("evil.example:3000", 403),
+        ("localhost.evil.example", 403),
+    ],
+)
+def test_statistics_under_a_name_of_this_machine_only(folder: Path, name: str, status: int) -> None:
+    """DNS rebinding: a page of evil.example, whose name points at 127.0.0.1 now."""
+    request = Request("GET", "/stats", headers=(("host", name),), peer=Peer("127.0.0.1", 1))
+    assert site(folder).respond(request).status == status
+
+
+@pytest.mark.parametrize(
     "host", ["192.0.2.1", "10.0.0.1", "::ffff:192.0.2.1", "2001:db8::1", "localhost", "", None]
 )
 def test_statistics_for_others_only_when_opened(folder: Path, host: str | None) -> None:

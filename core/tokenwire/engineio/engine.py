@@ -392,6 +392,8 @@ class Engine:
     def abort_session(self, session: EngineSession, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
         conn = session.poll if session.ws is None else session.ws.conn
+        fields = (("transport", session.transport), ("reason", reason))
+        self._outputs.put(Notice("warning", "session_aborted", fields))
         self._lose(session, reason, now)
         if conn is not None:
             self._outputs.put(Abort(conn, reason))
