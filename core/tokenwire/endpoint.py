@@ -25,6 +25,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _FIELD_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 _HTTP_LAYERS_OWN = ("content-length", "transfer-encoding", "connection", "date")
 
+_SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been taken
 _ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
 
@@ -42,6 +43,7 @@ class Endpoint:
             self._ai = AiService(config, self.outputs, self.timers, ids)
             self._sockets.add_namespace(config.ai_namespace, self._ai)
         self._last_conn = 0
+        self._stop_at: Millis | None = None
         self._program_requests: dict[ConnId, None] = {}
         self._program_responses: dict[ConnId, Response] = {}
 
@@ -98,10 +100,12 @@ class Endpoint:
     def _handle_timer(self, timer: Timer, key: int | str, now: Millis) -> None:
         if timer in _ENGINE_TIMERS:
             self._engine.handle_timer(timer, str(key), now)
+        elif timer is Timer.UNREAD:
+            self._engine.drop_unread(ConnId(int(key)))
         elif timer is Timer.CONNECT:
             self._sockets.connect_timed_out(str(key), now)
-        elif self._ai is not None and self._ai.handle_timer(timer, key, now):
-            self._stop(now)
+        elif self._ai is None or self._ai.handle_timer(timer, key, now):  # of a shutdown
+            self._finish(now)
 
     # -- inputs: answers to earlier outputs --------------------------------------------------------
 
@@ -190,12 +194,20 @@ class Endpoint:
     def shut_down(self, now: Millis) -> None:
         """Take nothing new, let running streams finish, close all transports; then `Stopped`."""
         self._engine.stop_accepting()
+        if self._stop_at is not None:
+            return
+        self._stop_at = Millis(now + self.config.shutdown_timeout)
         if self._ai is None:
-            self._stop(now)
+            self._finish(now)
         else:
             self._ai.shut_down(now)
 
-    def _stop(self, now: Millis) -> None:
+    def _finish(self, now: Millis) -> None:
+        """All streams have ended: close the transports once their clients have what is queued."""
+        assert self._stop_at is not None
+        if self._sockets.has_output() and now < self._stop_at:
+            self.timers.set(Timer.SHUTDOWN, 0, min(now + _SHUTDOWN_STEP, self._stop_at))
+            return
         self._engine.close_all("server shutting down", now)
         self.outputs.put(Stopped())
 

@@ -20,6 +20,7 @@ class Timer(enum.Enum):
     HTTP_WRITE = "http write"  # the socket takes nothing of an answer
     HTTP_KEEP_ALIVE = "http keep-alive"  # no further request came
     CLOSE = "close"  # the peer does not answer our close frame, or does not read the end
+    UNREAD = "engine.io unread close"  # a WebSocket takes nothing, its close neither
     PING = "engine.io ping"  # time to ping
     PONG = "engine.io pong"  # no pong came
     UPGRADE = "engine.io upgrade"  # a probe was not followed by an upgrade

@@ -1,5 +1,5 @@
 """tokenwire on anyio: asyncio or trio below, httpx towards the model."""
 
-from tokenwire_anyio.server import Runtime
+from tokenwire_anyio.server import Runtime, now
 
-__all__ = ["Runtime"]
+__all__ = ["Runtime", "now"]

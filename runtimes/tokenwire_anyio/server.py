@@ -5,9 +5,11 @@ all outputs. A connection has two tasks: one reads, one pulls and sends. All tas
 """
 
 import contextlib
+import logging
 import socket
+import sys
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import anyio
 import anyio.abc
@@ -37,10 +39,17 @@ from tokenwire_anyio.upstream import Upstreams
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 64 * 1024
 _NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
-_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python 3.12 names it
 _BACKLOG = 1024
+_ACCEPT_PAUSE = 0.1  # seconds after a failed accept
+_DRAIN_LIMIT = 1.0  # seconds that readers have, after all is said, for what is on its way
+# Python 3.12 names it; None: this system has none.
+_TCP_NOTSENT_LOWAT: int | None = getattr(
+    socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
+)
 
 ProgramEvent = Connected | Event | Disconnected | Acknowledged
+T = TypeVar("T")
+_log = logging.getLogger("tokenwire")
 
 
 def now() -> Millis:
@@ -54,6 +63,14 @@ def _not_found(request: Request) -> Response:
 
 def _ignore(output: ProgramEvent | Notice) -> None:
     """Nobody has asked for these."""
+
+
+def _call(name: str, callback: Callable[[T], None], output: T) -> None:
+    """Call the program. What it raises is its own fault, and not the end of the server."""
+    try:
+        callback(output)
+    except Exception:
+        _log.exception("the program's %s raised", name)
 
 
 class Runtime:
@@ -75,6 +92,11 @@ class Runtime:
             respond: answers requests outside the protocol's path.
             handle: gets what happens in the program's own namespaces; call `core.emit` etc. in it.
             notify: gets the core's notices, for logs.
+
+        What these three raise is logged; a request is then answered with 500.
+
+        Raises:
+            ValueError: `upstream_url` is no http or https address.
         """
         self.core = core
         self.port: int | None = None
@@ -87,6 +109,8 @@ class Runtime:
         self._sending: dict[ConnId, None] = {}
         self._timer_moved = anyio.Event()
         self._stopped = anyio.Event()
+        self._draining = False
+        self._lost = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._pumping = False
 
@@ -112,21 +136,52 @@ class Runtime:
         )
         for one in listener.listeners:
             raw = one.extra(anyio.abc.SocketAttribute.raw_socket)
-            # Accepted sockets inherit it.
-            raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+            if _TCP_NOTSENT_LOWAT is not None:
+                with contextlib.suppress(OSError):
+                    # Accepted sockets inherit it.
+                    raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         async with listener, anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_time)
-            tasks.start_soon(listener.serve, self._serve)
-            task_status.started(self.port)
-            await self._stopped.wait()
+            async with anyio.create_task_group() as accepting:
+                for one in listener.listeners:
+                    accepting.start_soon(self._accept, one, tasks)
+                task_status.started(self.port)
+                await self._stopped.wait()
+                accepting.cancel_scope.cancel()
+            await self._drain()
             tasks.cancel_scope.cancel()
 
     def shut_down(self) -> None:
         """Let running streams finish in the core's time; then `run` returns."""
         self.core.shut_down(now())
         self.pump()
+
+    async def _drain(self) -> None:
+        """Close each connection when all is written, and wait for that, a moment at most."""
+        self._draining = True
+        for connection in self._connections.values():
+            connection.wake.set()
+        with anyio.move_on_after(_DRAIN_LIMIT):
+            while self._connections:
+                self._lost = anyio.Event()
+                await self._lost.wait()
+
+    async def _accept(
+        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], tasks: anyio.abc.TaskGroup
+    ) -> None:
+        """Accept for ever: anyio's own loop ends when there is no file descriptor left."""
+        assert isinstance(listener, anyio.abc.SocketListener)
+        while True:
+            try:
+                stream = await listener.accept()
+            except (OSError, anyio.BrokenResourceError):
+                await anyio.sleep(_ACCEPT_PAUSE)
+            except anyio.ClosedResourceError:
+                return
+            else:
+                tasks.start_soon(self._serve, stream)
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
         address = stream.extra(anyio.abc.SocketAttribute.remote_address, None)
@@ -138,6 +193,7 @@ class Runtime:
             await connection.run()
         finally:
             del self._connections[connection.conn]
+            self._lost.set()
             self._sending.pop(connection.conn, None)
             self.core.connection_lost(connection.conn, now())
             self.pump()
@@ -162,17 +218,19 @@ class Runtime:
         if self._pumping or self._tasks is None:
             return
         self._pumping = True
-        self._tell_blocked()
         try:
+            self._tell_blocked()
             while (output := self.core.poll()) is not None:
                 match output:
                     case WantWrite():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.wake.set()
                     case PauseReading():
-                        self._connections[output.conn].reading = anyio.Event()
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.reading = anyio.Event()
                     case ResumeReading():
-                        self._connections[output.conn].reading.set()
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.reading.set()
                     case Abort():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.scope.cancel()
@@ -187,18 +245,25 @@ class Runtime:
                     case ProbeUpstream():
                         self._tasks.start_soon(self._upstreams.probe, output.request)
                     case HttpRequest():
-                        self.core.respond(output.conn, self._respond(output.request), now())
+                        self._answer(output)
                     case Connected() | Event() | Disconnected() | Acknowledged():
-                        self._handle(output)
+                        _call("handle", self._handle, output)
                     case Notice():
-                        self._notify(output)
+                        _call("notify", self._notify, output)
                     case Stopped():
                         self._stopped.set()
                     case _:
                         assert_never(output)
         finally:
             self._pumping = False
-        self._timer_moved.set()
+            self._timer_moved.set()
+
+    def _answer(self, output: HttpRequest) -> None:
+        try:
+            self.core.respond(output.conn, self._respond(output.request), now())
+        except Exception:  # the answer may be one that cannot be sent, too
+            _log.exception("the program's respond raised")
+            self.core.respond(output.conn, Response(500), now())
 
     def _tell_blocked(self) -> None:
         """Other work came by while these were sending: their sockets are full."""
@@ -257,4 +322,6 @@ class _Connection:
                 if chunk.end:
                     return
                 if not chunk.data:
+                    if self._runtime._draining:
+                        return
                     break

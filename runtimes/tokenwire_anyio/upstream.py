@@ -6,6 +6,7 @@ is a task in the runtime's group; its cancel scope is what CancelUpstream cancel
 """
 
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,6 +22,23 @@ _CONNECT_TIMEOUT = 10.0  # seconds
 _PROBE_TIMEOUT = 5.0  # seconds
 _PROBE_BYTES = 1024 * 1024
 _SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
+_log = logging.getLogger("tokenwire")
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL:
+        base = httpx.URL()
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"upstream_url must be http:// or https:// and a host, not {url!r}")
+    return base
+
+
+def _log_unexpected(error: Exception) -> None:
+    """Log what is no failure of the network's; of those the core tells."""
+    if not isinstance(error, httpx.HTTPError | TimeoutError):
+        _log.error("a request to the model server failed", exc_info=error)
 
 
 class _Call:
@@ -44,9 +62,12 @@ class Upstreams:
             base_url: the model server's address.
             now: the runtime's clock.
             pump: carries out what the core wants after an input.
+
+        Raises:
+            ValueError: `base_url` is no http or https address.
         """
         self._core = core
-        self._base_url = base_url
+        self._base_url = _checked(base_url)
         self._now = now
         self._pump = pump
         self._ssl = ssl.create_default_context()
@@ -57,10 +78,12 @@ class Upstreams:
         tasks.start_soon(self._run, stream, request, call)
 
     def pause(self, stream: StreamId) -> None:
-        self._calls[stream].gate = anyio.Event()
+        if (call := self._calls.get(stream)) is not None:
+            call.gate = anyio.Event()
 
     def resume(self, stream: StreamId) -> None:
-        self._calls[stream].gate.set()
+        if (call := self._calls.get(stream)) is not None:
+            call.gate.set()
 
     def cancel(self, stream: StreamId) -> None:
         call = self._calls.get(stream)
@@ -92,7 +115,8 @@ class Upstreams:
                     self._core.upstream_answered(stream, response.status_code, self._now())
                     self._pump()
                     await self._read(stream, response, call)
-        except httpx.HTTPError:
+        except Exception as error:
+            _log_unexpected(error)
             self._core.upstream_failed(stream, self._now(), reached=reached)
         else:
             # Also after a cancel: the core knows that it wants nothing more.
@@ -131,7 +155,8 @@ class Upstreams:
                         if len(body) > _PROBE_BYTES:
                             break
                     status = response.status_code
-        except (httpx.HTTPError, TimeoutError):
-            pass
+        except Exception as error:
+            _log_unexpected(error)
+            status, body = None, b""
         self._core.upstream_probed(status, body, self._now())
         self._pump()

@@ -5,10 +5,13 @@ all outputs and sets the one timer. `asyncio.Protocol` rather than streams: a to
 """
 
 import asyncio
+import contextlib
+import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from tokenwire import Server
 from tokenwire.outputs import (
@@ -37,9 +40,15 @@ _WRITE_BYTES = 64 * 1024  # one pull
 _BUFFER_BYTES = 32 * 1024  # asyncio's own buffer: above it the socket counts as full
 _NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
 _BACKLOG = 1024
-_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python 3.12 names it
+_DRAIN_LIMIT = 1.0  # seconds that readers have, after all is said, for what is on its way
+# Python 3.12 names it; None: this system has none.
+_TCP_NOTSENT_LOWAT: int | None = getattr(
+    socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
+)
 
 ProgramEvent = Connected | Event | Disconnected | Acknowledged
+T = TypeVar("T")
+_log = logging.getLogger("tokenwire")
 
 
 def now() -> Millis:
@@ -53,6 +62,14 @@ def _not_found(request: Request) -> Response:
 
 def _ignore(output: ProgramEvent | Notice) -> None:
     """Nobody has asked for these."""
+
+
+def _call(name: str, callback: Callable[[T], None], output: T) -> None:
+    """Call the program. What it raises is its own fault, and not the end of the server."""
+    try:
+        callback(output)
+    except Exception:
+        _log.exception("the program's %s raised", name)
 
 
 class Runtime:
@@ -74,6 +91,11 @@ class Runtime:
             respond: answers requests outside the protocol's path.
             handle: gets what happens in the program's own namespaces; call `core.emit` etc. in it.
             notify: gets the core's notices, for logs.
+
+        What these three raise is logged; a request is then answered with 500.
+
+        Raises:
+            ValueError: `upstream_url` is no http or https address.
         """
         self.core = core
         self._respond = respond
@@ -86,6 +108,8 @@ class Runtime:
         self._timer_at: Millis | None = None
         self._pumping = False
         self._stopped = asyncio.Event()
+        self._draining = False
+        self._lost = asyncio.Event()
 
     @property
     def port(self) -> int:
@@ -114,22 +138,40 @@ class Runtime:
             lambda: _Connection(self), host, port, backlog=_BACKLOG, start_serving=False
         )
         for listening in listener.sockets:
-            # Accepted sockets inherit it.
-            listening.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+            if _TCP_NOTSENT_LOWAT is not None:
+                with contextlib.suppress(OSError):
+                    # Accepted sockets inherit it.
+                    listening.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
         await listener.start_serving()
         self._listener = listener
         self.pump()
 
     async def shut_down(self) -> None:
-        """Let running streams finish in the core's time, then close everything."""
-        await self._stop_listening()
+        """Let running streams finish in the core's time, then close everything.
+
+        Until then the server listens: clients on polling come with new connections for the rest.
+        """
         self.core.shut_down(now())
         self.pump()
         await self._stopped.wait()
+        await self._stop_listening()
+        await self._drain()
         await self.aclose()
 
+    async def _drain(self) -> None:
+        """Close each connection when all is written, and wait for that, a moment at most."""
+        self._draining = True
+        for connection in list(self._connections.values()):
+            connection.flush()
+        self.pump()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_LIMIT):
+                while self._connections:
+                    self._lost.clear()
+                    await self._lost.wait()
+
     async def aclose(self) -> None:
-        """Close everything that is still open, after one more turn for what is being written."""
+        """Drop everything that is still open, after one more turn for what is being written."""
         await self._stop_listening()
         await self._upstreams.aclose()
         await asyncio.sleep(0)
@@ -167,9 +209,11 @@ class Runtime:
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.flush()
                     case PauseReading():
-                        self._connections[output.conn].pause_reading()
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.pause_reading()
                     case ResumeReading():
-                        self._connections[output.conn].resume_reading()
+                        if (connection := self._connections.get(output.conn)) is not None:
+                            connection.resume_reading()
                     case Abort():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.abort()
@@ -184,18 +228,25 @@ class Runtime:
                     case ProbeUpstream():
                         self._upstreams.probe(output.request)
                     case HttpRequest():
-                        self.core.respond(output.conn, self._respond(output.request), now())
+                        self._answer(output)
                     case Connected() | Event() | Disconnected() | Acknowledged():
-                        self._handle(output)
+                        _call("handle", self._handle, output)
                     case Notice():
-                        self._notify(output)
+                        _call("notify", self._notify, output)
                     case Stopped():
                         self._stopped.set()
                     case _:
                         assert_never(output)
         finally:
             self._pumping = False
-        self._set_timer()
+            self._set_timer()
+
+    def _answer(self, output: HttpRequest) -> None:
+        try:
+            self.core.respond(output.conn, self._respond(output.request), now())
+        except Exception:  # the answer may be one that cannot be sent, too
+            _log.exception("the program's respond raised")
+            self.core.respond(output.conn, Response(500), now())
 
     def _set_timer(self) -> None:
         deadline = self.core.next_timeout()
@@ -255,6 +306,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True
         self._runtime._connections.pop(self._conn, None)
+        self._runtime._lost.set()
         self._core.connection_lost(self._conn, now())
         self._runtime.pump()
 
@@ -273,7 +325,7 @@ class _Connection(asyncio.Protocol):
             chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
             if chunk.data:
                 self._transport.write(chunk.data)
-            if chunk.end:
+            if chunk.end or (self._runtime._draining and not chunk.data):
                 self._ending = True
                 # Not in a callback of the transport's own: connection_lost would run twice
                 # (CPython #156512).

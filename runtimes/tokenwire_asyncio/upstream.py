@@ -7,6 +7,7 @@ is ever asked. There is no read timeout here: the core has the timers.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,6 +22,23 @@ _PROBE_TIMEOUT = 5.0  # seconds
 _PROBE_BYTES = 1024 * 1024
 # Without this the kernel takes megabytes of a paused model's text, and hides the pause.
 _SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
+_log = logging.getLogger("tokenwire")
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL:
+        base = httpx.URL()
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"upstream_url must be http:// or https:// and a host, not {url!r}")
+    return base
+
+
+def _log_unexpected(error: Exception) -> None:
+    """Log what is no failure of the network's; of those the core tells."""
+    if not isinstance(error, httpx.HTTPError | TimeoutError):
+        _log.error("a request to the model server failed", exc_info=error)
 
 
 class Upstreams:
@@ -35,9 +53,12 @@ class Upstreams:
             base_url: the model server's address.
             now: the runtime's clock.
             pump: carries out what the core wants after an input.
+
+        Raises:
+            ValueError: `base_url` is no http or https address.
         """
         self._core = core
-        self._base_url = base_url
+        self._base_url = _checked(base_url)
         self._now = now
         self._pump = pump
         self._ssl = ssl.create_default_context()
@@ -57,10 +78,12 @@ class Upstreams:
         del self._gates[stream]
 
     def pause(self, stream: StreamId) -> None:
-        self._gates[stream].clear()
+        if (gate := self._gates.get(stream)) is not None:
+            gate.clear()
 
     def resume(self, stream: StreamId) -> None:
-        self._gates[stream].set()
+        if (gate := self._gates.get(stream)) is not None:
+            gate.set()
 
     def cancel(self, stream: StreamId) -> None:
         task = self._tasks.get(stream)
@@ -97,7 +120,8 @@ class Upstreams:
                     self._pump()
                     await gate.wait()
                     await asyncio.sleep(0)  # an unpaced model must not hold the loop
-        except httpx.HTTPError:
+        except Exception as error:
+            _log_unexpected(error)
             self._core.upstream_failed(stream, self._now(), reached=reached)
         else:
             self._core.upstream_eof(stream, self._now())
@@ -121,8 +145,9 @@ class Upstreams:
                     if len(body) > _PROBE_BYTES:
                         break
                 status = response.status_code
-        except (httpx.HTTPError, TimeoutError):
-            pass
+        except Exception as error:
+            _log_unexpected(error)
+            status, body = None, b""
         self._core.upstream_probed(status, body, self._now())
         self._pump()
 

@@ -1,16 +1,19 @@
 """`tokenwire chat`: talk to a server from the terminal.
 
 Rules of this file: the answer goes to standard output, everything else to standard error. Ctrl-C
-cancels a running answer; without one it ends the program. After a lost connection the answer goes
-on from the last token that was shown.
+cancels a running answer; without one, a second time, or without a connection it ends the program.
+After a lost connection the answer goes on from the last token that was shown. A terminal gets no
+control characters from the model.
 """
 
 import asyncio
+import re
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from tokenwire.client import ConnectFailed, Event, Joined, Left, Reconnecting, Refused
 from tokenwire_asyncio.client import ClientSocket, ConnectError, connect
@@ -18,6 +21,9 @@ from tokenwire_asyncio.client import ClientSocket, ConnectError, connect
 from tokenwire_cli.logs import escaped
 
 _PROMPT = "> "
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without \t and \n, DEL, C1
+
+T = TypeVar("T")
 
 
 def chat(url: str, prompt: str | None, request: Mapping[str, object]) -> int:
@@ -30,7 +36,7 @@ def chat(url: str, prompt: str | None, request: Mapping[str, object]) -> int:
 
     Returns:
         The exit code: 0; 1 if the server could not be reached or an answer failed; 130 after a
-        Ctrl-C without a running answer.
+        Ctrl-C that ends the program.
     """
     try:
         return asyncio.run(_chat(url, prompt, request))
@@ -39,6 +45,11 @@ def chat(url: str, prompt: str | None, request: Mapping[str, object]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def harmless(text: str) -> str:
+    """Return the text without the characters that could drive a terminal."""
+    return _CONTROLS.sub("", text)
 
 
 def _say(text: str) -> None:
@@ -51,17 +62,17 @@ async def _chat(url: str, prompt: str | None, request: Mapping[str, object]) -> 
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, conversation.interrupt)
         if prompt is not None:
-            await conversation.ask(prompt)
+            await conversation.unless_ended(conversation.ask(prompt))
             return conversation.exit_code
         lines: asyncio.Queue[str | None] = asyncio.Queue()
         threading.Thread(target=_read_lines, args=(loop, lines), daemon=True).start()
         while not conversation.over:
             print(_PROMPT, end="", file=sys.stderr, flush=True)
-            line = await conversation.next_line(lines)
+            line = await conversation.unless_ended(lines.get())
             if line is None:
                 break
             if line.strip():
-                await conversation.ask(line.strip())
+                await conversation.unless_ended(conversation.ask(line.strip()))
         return conversation.exit_code
 
 
@@ -86,29 +97,35 @@ class _Conversation:
         self._epoch: str | None = None
         self._seq = 0
         self._running = False
+        self._cancelling = False
         self._interrupted = asyncio.Event()
+        self._terminal = sys.stdout.isatty()
 
     def interrupt(self) -> None:
         """Ctrl-C."""
-        if self._running and self._stream is not None:
+        answering = self._running and self._stream is not None and self._socket.sid is not None
+        if answering and not self._cancelling:
+            self._cancelling = True
             self._socket.emit("ai:cancel", {"streamId": self._stream})
+            _say("\n[cancelling; Ctrl-C again ends the program]")
         else:
             self.over = True
             self.exit_code = 130
             self._interrupted.set()
 
-    async def next_line(self, lines: "asyncio.Queue[str | None]") -> str | None:
-        """Return the next line; None at the end of the input, or after a Ctrl-C."""
-        line = asyncio.ensure_future(lines.get())
-        interrupted = asyncio.ensure_future(self._interrupted.wait())
-        done, waiting = await asyncio.wait((line, interrupted), return_when=asyncio.FIRST_COMPLETED)
+    async def unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `work` returns; None after a Ctrl-C that ends the program."""
+        working = asyncio.ensure_future(work)
+        ended = asyncio.ensure_future(self._interrupted.wait())
+        done, waiting = await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
-        return line.result() if line in done else None
+        return working.result() if working in done else None
 
     async def ask(self, prompt: str) -> None:
         """Send a prompt and show the answer as it comes."""
-        self._running, self._stream, self._epoch, self._seq = True, None, None, 0
+        self._running, self._cancelling = True, False
+        self._stream, self._epoch, self._seq = None, None, 0
         self._socket.emit("ai:stream", {**self._request, "prompt": prompt})
         async for event in self._socket:
             match event:
@@ -169,4 +186,5 @@ class _Conversation:
         if data.get("streamId") != self._stream or not isinstance(seq, int) or seq <= self._seq:
             return
         self._seq = seq
-        print(str(data.get("data")), end="", flush=True)
+        text = str(data.get("data"))
+        print(harmless(text) if self._terminal else text, end="", flush=True)

@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "chat",
         help="talk to a running server from the terminal",
         description="Sends prompts to a server and shows the answers as they come. Ctrl-C cancels "
-        "an answer; without one it ends the program.",
+        "an answer; without one, or a second time, it ends the program.",
         allow_abbrev=False,
     )
     chat.add_argument("prompt", nargs="?", help="one prompt; without it, prompts are asked for")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tokenwire_anyio
 import tokenwire_asyncio
@@ -18,9 +18,10 @@ from anyio.from_thread import start_blocking_portal
 from runtimes.loop_thread import LIMIT, LoopThread
 from tokenwire import Config, Server
 from tokenwire.outputs import Notice
-from tokenwire.types import Request, Response
 
 T = TypeVar("T")
+Callbacks = dict[str, Callable[[Any], Any]]
+"""The program's: `respond`, `handle`, `notify`, as the runtimes name them."""
 
 
 class SystemIds:
@@ -54,35 +55,24 @@ class Control(Protocol):
 class Launch(Protocol):
     """Starts a runtime."""
 
-    def __call__(
-        self, core: Server, upstream_url: str, respond: Callable[[Request], Response]
-    ) -> Control: ...
-
-
-def not_found(request: Request) -> Response:
-    return Response(404)
+    def __call__(self, core: Server, upstream_url: str, callbacks: Callbacks) -> Control: ...
 
 
 class AsyncioControl:
     """tokenwire_asyncio in a thread."""
 
-    def __init__(
-        self, core: Server, upstream_url: str, respond: Callable[[Request], Response]
-    ) -> None:
+    def __init__(self, core: Server, upstream_url: str, callbacks: Callbacks) -> None:
         self.core = core
         self.host = "127.0.0.1"
         self.notices: list[Notice] = []
         self._closed = False
         self._thread = LoopThread("tokenwire asyncio")
-        self._runtime = self._thread.run(self._start(upstream_url, respond))
+        self._runtime = self._thread.run(self._start(upstream_url, callbacks))
         self.port = self._runtime.port
 
-    async def _start(
-        self, upstream_url: str, respond: Callable[[Request], Response]
-    ) -> tokenwire_asyncio.Runtime:
-        runtime = tokenwire_asyncio.Runtime(
-            self.core, upstream_url=upstream_url, respond=respond, notify=self.notices.append
-        )
+    async def _start(self, upstream_url: str, callbacks: Callbacks) -> tokenwire_asyncio.Runtime:
+        callbacks = {"notify": self.notices.append, **callbacks}
+        runtime = tokenwire_asyncio.Runtime(self.core, upstream_url=upstream_url, **callbacks)
         await runtime.start(self.host, 0)
         return runtime
 
@@ -109,7 +99,7 @@ class AnyioControl:
         self,
         core: Server,
         upstream_url: str,
-        respond: Callable[[Request], Response],
+        callbacks: Callbacks,
         *,
         backend: str,
     ) -> None:
@@ -118,15 +108,12 @@ class AnyioControl:
         self.notices: list[Notice] = []
         self._ending = ExitStack()
         self._portal = self._ending.enter_context(start_blocking_portal(backend))
-        self._runtime = self._portal.call(self._make, upstream_url, respond)
+        self._runtime = self._portal.call(self._make, upstream_url, callbacks)
         self._running, self.port = self._portal.start_task(self._runtime.run, self.host, 0)
 
-    async def _make(
-        self, upstream_url: str, respond: Callable[[Request], Response]
-    ) -> tokenwire_anyio.Runtime:
-        return tokenwire_anyio.Runtime(
-            self.core, upstream_url=upstream_url, respond=respond, notify=self.notices.append
-        )
+    async def _make(self, upstream_url: str, callbacks: Callbacks) -> tokenwire_anyio.Runtime:
+        callbacks = {"notify": self.notices.append, **callbacks}
+        return tokenwire_anyio.Runtime(self.core, upstream_url=upstream_url, **callbacks)
 
     def call(self, work: Callable[[], T]) -> T:
         return self._portal.call(work)
@@ -156,7 +143,7 @@ def running_server(
     config: Config | None = None,
     *,
     runtime: str = "asyncio",
-    respond: Callable[[Request], Response] = not_found,
+    **callbacks: Callable[[Any], Any],
 ) -> Iterator[Control]:
     """A server for one test.
 
@@ -164,9 +151,11 @@ def running_server(
         upstream_url: where the model server is.
         config: the core's configuration.
         runtime: a name of RUNTIMES.
-        respond: answers requests outside the protocol's path.
+        callbacks: the program's.
     """
-    control = RUNTIMES[runtime](Server(config or Config(), ids=SystemIds()), upstream_url, respond)
+    control = RUNTIMES[runtime](
+        Server(config or Config(), ids=SystemIds()), upstream_url, callbacks
+    )
     try:
         yield control
     finally:

@@ -5,12 +5,19 @@ an event; where nothing is to happen, the test waits for something that comes af
 """
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import tokenwire_anyio
+import tokenwire_asyncio
 from runtimes.raw_client import Closed, RawClient, WebSocket, dial, ends, http, read_answer, reset
 from runtimes.scripted_ollama import (
     Answer,
@@ -35,8 +42,9 @@ from runtimes.scripted_ollama import (
     token,
     tool_calls,
 )
-from runtimes.server_thread import LIMIT, RUNTIMES, Control, running_server
-from tokenwire import Config
+from runtimes.server_thread import LIMIT, RUNTIMES, Control, SystemIds, running_server
+from tokenwire import Config, Server
+from tokenwire.outputs import Connected
 from tokenwire.types import Request, Response
 
 Serve = Callable[[Config], Control]
@@ -650,6 +658,51 @@ def test_connections_made_while_the_server_ends_are_closed(ollama: ScriptedOllam
             assert all(map(ends, dialled)), "the server has gone, its connection has not"
 
 
+def test_shutdown_lets_an_answer_arrive(runtime: str, ollama: ScriptedOllama) -> None:
+    size = 300_000
+    with (
+        running_server(
+            ollama.url, runtime=runtime, respond=lambda request: Response(200, (), b"x" * size)
+        ) as server,
+        dial(server.host, server.port, receive_buffer=SMALL_BUFFER) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1, socket.MSG_PEEK)  # the answer is under way
+        ending = pool.submit(server.shut_down)
+        time.sleep(0.2)  # a slow reader, and quicker than the limit
+        status, body = read_answer(client)
+        assert (status, len(body)) == (200, size)
+        assert ends(client)
+        ending.result(LIMIT)
+
+
+def test_shutdown_lets_events_arrive(runtime: str, ollama: ScriptedOllama) -> None:
+    texts = [f"{number}{'x' * 60_000}" for number in range(5)]
+
+    now = tokenwire_asyncio.now if runtime == "asyncio" else tokenwire_anyio.now
+
+    def handle(output: object) -> None:
+        if isinstance(output, Connected):
+            for text in texts:
+                running.core.emit(output.socket, "big", [text], now())
+
+    with (
+        running_server(ollama.url, runtime=runtime, handle=handle) as running,
+        WebSocket(running.host, running.port, receive_buffer=SMALL_BUFFER) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert client.read_text().startswith("0{")
+        client.send_text("40")
+        assert client.read_text().startswith("40{")
+        ending = pool.submit(running.shut_down)
+        for text in texts:
+            time.sleep(0.05)  # a slow reader, and quicker than the limit
+            assert json.loads(client.read_text().removeprefix("42")) == ["big", text]
+        assert ends(client.socket)
+        ending.result(LIMIT)
+
+
 # -- bad peers -----------------------------------------------------------------------------------
 
 
@@ -811,6 +864,91 @@ def test_the_program_answers_many_requests_on_one_connection(server: Control) ->
             dialled.sendall(request.encode())
             status, body = read_answer(dialled)
             assert (status, json.loads(body)["query"]) == (200, str(number))
+
+
+def fails(output: object) -> None:
+    raise KeyError("a fault of the program's")
+
+
+@pytest.mark.parametrize("bad", [fails, lambda request: Response(7)])
+def test_a_program_that_fails_to_answer(
+    runtime: str,
+    ollama: ScriptedOllama,
+    caplog: pytest.LogCaptureFixture,
+    bad: Callable[[Request], Response],
+) -> None:
+    with running_server(ollama.url, runtime=runtime, respond=bad) as server:
+        assert http(server.host, server.port, "GET", "/healthz") == (500, b"")
+        still_serves(server, ollama)
+    assert [record.getMessage() for record in caplog.records] == ["the program's respond raised"]
+
+
+def test_callbacks_that_raise_harm_nobody(
+    runtime: str, ollama: ScriptedOllama, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server(ollama.url, runtime=runtime, handle=fails, notify=fails) as server:
+        with WebSocket(server.host, server.port) as client:
+            assert client.read_text().startswith("0{")
+            client.send_text("40")
+            assert client.read_text().startswith("40{")
+        still_serves(server, ollama)
+    said = {record.getMessage() for record in caplog.records if record.exc_info}
+    assert said == {"the program's handle raised", "the program's notify raised"}
+
+
+@pytest.mark.parametrize("url", ["", "localhost:11434", "ftp://host", "http://", "http://h:port"])
+@pytest.mark.parametrize("made", [tokenwire_asyncio.Runtime, tokenwire_anyio.Runtime])
+def test_an_address_that_is_none(
+    made: type[tokenwire_asyncio.Runtime | tokenwire_anyio.Runtime], url: str
+) -> None:
+    with pytest.raises(ValueError, match="upstream_url must be"):
+        made(Server(Config(), ids=SystemIds()), upstream_url=url)
+
+
+NO_DESCRIPTORS = """
+import resource, anyio
+from runtimes.server_thread import SystemIds
+from tokenwire import Config, Server
+from tokenwire_anyio import Runtime
+
+async def main():
+    runtime = Runtime(Server(Config(), ids=SystemIds()))
+    async with anyio.create_task_group() as tasks:
+        port = await tasks.start(runtime.run, "127.0.0.1", 0)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        print(port, flush=True)
+        await anyio.to_thread.run_sync(input)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+anyio.run(main, backend="{backend}")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_anyio_goes_on_after_it_had_no_descriptors(backend: str) -> None:
+    with subprocess.Popen(
+        (sys.executable, "-c", NO_DESCRIPTORS.format(backend=backend)),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            with dial("127.0.0.1", port) as dialled:
+                dialled.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                dialled.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    dialled.recv(1)
+                process.stdin.write("\n")
+                process.stdin.flush()
+                dialled.settimeout(LIMIT)
+                assert read_answer(dialled)[0] == 404
+        finally:
+            process.kill()
 
 
 def test_a_new_line_of_the_model_is_no_line_of_another(

@@ -613,10 +613,7 @@ class AiService:
                 self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
             if not running:
                 return True
-        elif not running and not any(
-            session.socket is not None and session.socket.has_output()
-            for session in self._by_socket.values()
-        ):
+        elif not running and not any(session.has_events() for session in self._by_socket.values()):
             return True
         self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
         return False

@@ -260,7 +260,7 @@ class Engine:
         if session.state is not State.POLLING or session.probe is not None:
             # A second one: its handshake completes, then it is closed (a refusal breaks clients).
             socket.session = None
-            self._close_websocket(socket)
+            self._close_websocket(socket, now)
             return
         session.probe = socket
         self._timers.set(Timer.UPGRADE, session.sid, now + self._config.upgrade_timeout)
@@ -284,7 +284,7 @@ class Engine:
         self, session: EngineSession, socket: WebSocket, message: bytes, now: Millis
     ) -> None:
         if type(message) is Binary:
-            self._drop_probe(session)
+            self._drop_probe(session, now)
         elif message == wire.PING_PROBE:
             session.move(Input.PROBE)
             if not socket.control:  # a second probe before the first answer has gone gets none
@@ -299,16 +299,16 @@ class Engine:
             self._answer_poll(session, [wire.NOOP])
             session.wake()
         else:
-            self._drop_probe(session)
+            self._drop_probe(session, now)
 
-    def _drop_probe(self, session: EngineSession) -> None:
+    def _drop_probe(self, session: EngineSession, now: Millis) -> None:
         """The upgrade has failed: polling goes on."""
         self._timers.clear(Timer.UPGRADE, session.sid)
         if session.state is State.UPGRADING:
             session.move(Input.PROBE_LOST)
         if session.probe is not None:
             session.probe.session = None
-            self._close_websocket(session.probe)
+            self._close_websocket(session.probe, now)
             session.probe = None
 
     def messages_to_send(self, conn: ConnId, out: list[bytes], budget: int, now: Millis) -> None:
@@ -352,9 +352,9 @@ class Engine:
         if session is not None and session.ws is socket and session.state not in ENDED:
             session.upper.refused(now)
 
-    def _close_websocket(self, socket: WebSocket, code: int = 1000) -> None:
-        if socket.blocked:  # it does not read: there is no telling it
-            self._outputs.put(Abort(socket.conn, "does not read"))
+    def _close_websocket(self, socket: WebSocket, now: Millis, code: int = 1000) -> None:
+        if socket.blocked:  # who reads again in time is told; nobody else would end the others
+            self._timers.set(Timer.UNREAD, socket.conn, now + self._config.close_timeout)
         socket.close_code = code
         self._outputs.want_write(socket.conn)
 
@@ -370,12 +370,13 @@ class Engine:
             session.poll = None
             self._lose(session, "transport close", now)
             return
+        self._timers.clear(Timer.UNREAD, conn)
         socket = self._websockets.pop(conn, None)
         if socket is None or socket.session is None:
             return
         if socket is socket.session.probe:
             socket.session.probe = None
-            self._drop_probe(socket.session)
+            self._drop_probe(socket.session, now)
         else:
             self._lose(socket.session, "transport close", now)
 
@@ -422,7 +423,7 @@ class Engine:
         self._end(session, Input.CLOSE, reason, now)
         if session.ws is not None:
             session.ws.control.extend(last_words)
-            self._close_websocket(session.ws, code)
+            self._close_websocket(session.ws, now, code)
         elif session.poll is not None:
             self._answer_poll(session, [*last_words, wire.CLOSE])
             session.move(Input.FETCH)
@@ -441,7 +442,7 @@ class Engine:
         self._forget(session)
 
     def _end(self, session: EngineSession, how: Input, reason: str, now: Millis) -> None:
-        self._drop_probe(session)
+        self._drop_probe(session, now)
         session.move(how)
         session.control.clear()
         self._timers.clear(Timer.PING, session.sid)
@@ -464,6 +465,10 @@ class Engine:
 
     # -- timers ------------------------------------------------------------------------------------
 
+    def drop_unread(self, conn: ConnId) -> None:
+        """A WebSocket that was told to close has taken nothing since."""
+        self._outputs.put(Abort(conn, "does not read"))
+
     def handle_timer(self, timer: Timer, sid: str, now: Millis) -> None:
         session = self._sessions[sid]
         match timer:
@@ -472,7 +477,7 @@ class Engine:
             case Timer.PONG:
                 self._pong_is_due(session, now)
             case Timer.UPGRADE:
-                self._drop_probe(session)
+                self._drop_probe(session, now)
             case _:  # Timer.CLOSING: nobody came to hear it
                 session.move(Input.LOSE)
                 self._forget(session)

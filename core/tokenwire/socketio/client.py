@@ -111,10 +111,6 @@ class Socket:
         """Return True if what is queued now can go out now."""
         return self._client.session.writable()
 
-    def has_output(self) -> bool:
-        """Return True if the client was not handed everything yet."""
-        return self._client.has_output()
-
     def wake(self) -> None:
         """The socket's source has events."""
         self._client.session.wake()

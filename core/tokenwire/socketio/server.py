@@ -52,6 +52,10 @@ class SocketServer:
             raise LocalProtocolError("no such socket: it has left its namespace")
         return socket
 
+    def has_output(self) -> bool:
+        """Return True if a client was not handed everything yet."""
+        return any(client.has_output() for client in self._clients.values())
+
     def _open(self, session: EngineSession, now: Millis) -> Client:
         client = Client(session, self)
         self._clients[session.sid] = client
