@@ -166,8 +166,11 @@ class _Conversation:
                 self._running = False
             case "ai:error" | "ai:stream:error":
                 _say(f"\n[{escaped(str(data.get('code')))}: {escaped(str(data.get('error')))}]")
-                self.exit_code = 1
-                self._running = False
+                # A server that shuts down says so without a streamId, and lets the answer finish.
+                lost = data.get("code") == "reconnect_failed"
+                if lost or self._stream is None or data.get("streamId") == self._stream:
+                    self.exit_code = 1
+                    self._running = False
             case "ai:backpressure":
                 _say("\n[this terminal is slower than the model]")
             case _:
