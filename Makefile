@@ -43,6 +43,10 @@ test-others: $(VENV)/.test ## Run the tests over sockets: command line, runtimes
 test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install chromium).
 	$(BIN)/pytest -q tests/browser
 
+.PHONY: test-long
+test-long: $(VENV)/.test ## Play the session vectors cut once at every place (20 minutes).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors
+
 .PHONY: format
 format: $(VENV)/.test ## Put all files into the project's style.
 	$(BIN)/ruff format .
