@@ -7,6 +7,7 @@ control characters from the model.
 """
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from tokenwire import LocalProtocolError
 from tokenwire.client import ConnectFailed, Event, Joined, Left, Reconnecting, Refused
 from tokenwire_asyncio.client import ClientSocket, ConnectError, connect
 
@@ -35,13 +37,20 @@ def chat(url: str, prompt: str | None, request: Mapping[str, object]) -> int:
         request: further fields of each `ai:stream` (model, temperature ...).
 
     Returns:
-        The exit code: 0; 1 if the server could not be reached or an answer failed; 130 after a
+        The exit code: 0; 1 if the server could not be reached or an answer failed; 2 for a prompt
+        that cannot be sent; 130 after a
         Ctrl-C that ends the program.
     """
     try:
         return asyncio.run(_chat(url, prompt, request))
     except (ConnectError, ValueError) as error:
         _say(f"tokenwire: {escaped(str(error))} (is the server running? {escaped(url)})")
+        return 1
+    except LocalProtocolError as error:
+        _say(f"tokenwire: the prompt cannot be sent: {escaped(str(error))}")
+        return 2
+    except BrokenPipeError:  # `| head`: nobody reads the rest; nor is there one to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130

@@ -105,6 +105,10 @@ async def serve_until(
     try:
         _print_banner(settings, runtime.port, page=page, last_line=last_line)
         await stop.wait()
+        if running := server.stats().total_active_streams:
+            seconds = server.config.shutdown_timeout // 1000
+            sentence = f"running streams have {seconds} s to finish; Ctrl-C again ends at once"
+            logs.log("info", "shutting_down", (("streams", running),), message=sentence)
     finally:
         await runtime.shut_down()
     return 0

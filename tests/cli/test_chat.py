@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -132,3 +133,26 @@ def test_ctrl_c_without_a_connection_ends(ollama: ScriptedOllama) -> None:
 def test_what_a_terminal_gets() -> None:
     assert harmless("a\x1b[31mb\x07\r\x9b2J\x7f\x00") == "a[31mb2J"
     assert harmless("tab\tline\né 👩\u200d💻") == "tab\tline\né 👩\u200d💻"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("chat --direct --url {url} say | head -c 1", 1, ""),
+        (r"chat --url {url} $'hi \xff'", 2, "the prompt cannot be sent"),
+    ],
+)
+def test_the_shell_gets_no_traceback(
+    url: str, ollama: ScriptedOllama, command: str, code: int, words: str
+) -> None:
+    ollama.scripts["say"] = [Send(token("x" * 9)) for _ in range(2_000)]
+    program = f"{sys.executable} -m tokenwire_cli {command.format(url=url)}"
+    ended = subprocess.run(
+        ["bash", "-c", f"{program}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert words.encode() in ended.stderr
+    assert b"Traceback" not in ended.stderr

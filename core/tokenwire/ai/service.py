@@ -17,7 +17,7 @@ from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
-from tokenwire.outputs import Notice, Outputs, ProbeUpstream
+from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.client import Socket
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import IdSource, Millis, StreamId
@@ -624,7 +624,7 @@ class AiService:
         """Take a timer of this layer that is due. Return True when a shutdown is complete."""
         match timer:
             case Timer.UPSTREAM_PROBE:
-                self._outputs.put(ProbeUpstream(ollama.LIST_MODELS))
+                self.upstreams.probe(now)
             case Timer.UPSTREAM_SILENCE:
                 self.upstreams.silence(StreamId(int(key)), now)
             case Timer.UPSTREAM_LINGER:

@@ -104,13 +104,14 @@ class AiSession:
     def has_events(self) -> bool:
         return bool(self._turns)
 
-    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> None:
+    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> int:
         turns = self._turns
         assert self.socket is not None
         head = self.socket.head
-        while turns and budget > 0:
+        used = 0
+        while turns and used < budget:
             stream = turns[0]
-            budget -= stream.pull(out, head, min(budget, _TURN_BYTES))
+            used += stream.pull(out, head, min(budget - used, _TURN_BYTES))
             if stream.has_output():
                 turns.rotate(-1)
             else:
@@ -118,6 +119,7 @@ class AiSession:
                 stream.in_turn = False
         if self.paused:
             self._service.drained(self, now)
+        return used
 
     def refused(self, now: Millis) -> None:
         self._service.refused(self, now)

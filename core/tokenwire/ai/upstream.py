@@ -17,6 +17,7 @@ from tokenwire.outputs import (
     Notice,
     Outputs,
     PauseUpstream,
+    ProbeUpstream,
     ResumeUpstream,
     StartUpstream,
 )
@@ -217,9 +218,13 @@ class Upstreams:
 
     # -- what the model server offers --------------------------------------------------------------
 
+    def probe(self, now: Millis) -> None:
+        """Look what the model server offers; again after a while, answered or not."""
+        self._timers.set(Timer.UPSTREAM_PROBE, 0, now + self._config.upstream_probe_interval)
+        self._outputs.put(ProbeUpstream(ollama.LIST_MODELS))
+
     def probed(self, status: int | None, body: bytes, now: Millis) -> None:
         """Take the answer to a ProbeUpstream; None: there was none."""
-        self._timers.set(Timer.UPSTREAM_PROBE, 0, now + self._config.upstream_probe_interval)
         models = None
         if status == 200:
             with suppress(RemoteProtocolError):

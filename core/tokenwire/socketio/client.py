@@ -28,8 +28,8 @@ class Source(Protocol):
 
     def has_events(self) -> bool: ...
 
-    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> None:
-        """Append Socket.IO packets to `out`, about `budget` bytes of them."""
+    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> int:
+        """Append Socket.IO packets to `out`, about `budget` bytes of them. Return how many."""
         ...
 
     def refused(self, now: Millis) -> None:
@@ -213,9 +213,7 @@ class Client:
             if budget <= 0:
                 return
             if socket.source is not None:
-                start = len(out)
-                socket.source.pull_events(out, budget, now)
-                budget -= sum(map(len, out[start:]))
+                budget -= socket.source.pull_events(out, budget, now)
 
     def refused(self, now: Millis) -> None:
         for socket in self.sockets.values():

@@ -18,6 +18,7 @@ from tokenwire.outputs import (
     Output,
     Outputs,
     PauseUpstream,
+    ProbeUpstream,
     ResumeUpstream,
     StartUpstream,
 )
@@ -429,6 +430,10 @@ def test_a_request_that_finds_the_server_down_is_a_change_of_health_too() -> Non
 def test_the_next_probe_comes_after_its_interval() -> None:
     rig = Rig()
     assert [timer for timer, _ in rig.timers.due(Millis(0))] == [Timer.UPSTREAM_PROBE]
-    rig.upstreams.probed(200, TAGS, Millis(5))
+    rig.upstreams.probe(Millis(5))
+    assert rig.said() == [ProbeUpstream(ollama.LIST_MODELS)]
+    early = [timer for timer, _ in rig.timers.due(Millis(4 + SPEC.upstream_probe_interval))]
+    assert Timer.UPSTREAM_PROBE not in early
+    # No answer has come: that is the runtime's fault, and no reason to stop looking.
     due = list(rig.timers.due(Millis(5 + SPEC.upstream_probe_interval)))
-    assert (Timer.UPSTREAM_PROBE, 0) in due
+    assert due == [(Timer.UPSTREAM_PROBE, 0)]

@@ -403,11 +403,13 @@ class Tokens:
     def has_events(self) -> bool:
         return self.waiting > 0
 
-    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> None:
-        while self.waiting and budget > 0:
+    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> int:
+        used = 0
+        while self.waiting and used < budget:
             self.waiting -= 1
-            budget -= 40
+            used += 40
             out.append(b'2/own,["%s"]' % (b"t" * 30))
+        return used
 
     def refused(self, now: Millis) -> None:
         self.refusals += 1
