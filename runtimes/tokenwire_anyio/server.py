@@ -1,7 +1,9 @@
 """The anyio runtime: sockets and a clock around the core, on asyncio or trio.
 
-Rules of this file: no protocol is known here. An input is followed by `_pump`, which carries out
+Rules of this file: no protocol is known here. An input is followed by `pump`, which carries out
 all outputs. A connection has two tasks: one reads, one pulls and sends. All tasks end with `run`.
+Sockets are read and written as they are, and waited for with anyio: its streams wait in every
+`send`, so that a full socket looks like any other.
 """
 
 import contextlib
@@ -73,6 +75,15 @@ def _call(name: str, callback: Callable[[T], None], output: T) -> None:
         _log.exception("the program's %s raised", name)
 
 
+def _set_options(listener: socket.socket) -> None:
+    """Set what accepted sockets inherit, where the system knows it."""
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _TCP_NOTSENT_LOWAT is not None:
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+
+
 class Runtime:
     """Runs a core as one task of the caller's."""
 
@@ -106,7 +117,6 @@ class Runtime:
         self._notify = notify
         self._upstreams = Upstreams(core, upstream_url, now, self.pump)
         self._connections: dict[ConnId, _Connection] = {}
-        self._sending: dict[ConnId, None] = {}
         self._timer_moved = anyio.Event()
         self._stopped = anyio.Event()
         self._draining = False
@@ -134,19 +144,16 @@ class Runtime:
         listener = await anyio.create_tcp_listener(
             local_host=host, local_port=port, backlog=_BACKLOG
         )
-        for one in listener.listeners:
-            raw = one.extra(anyio.abc.SocketAttribute.raw_socket)
-            if _TCP_NOTSENT_LOWAT is not None:
-                with contextlib.suppress(OSError):
-                    # Accepted sockets inherit it.
-                    raw.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+        raws = [one.extra(anyio.abc.SocketAttribute.raw_socket) for one in listener.listeners]
+        for raw in raws:
+            _set_options(raw)
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         async with listener, anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_time)
             async with anyio.create_task_group() as accepting:
-                for one in listener.listeners:
-                    accepting.start_soon(self._accept, one, tasks)
+                for raw in raws:
+                    accepting.start_soon(self._accept, raw, tasks)
                 task_status.started(self.port)
                 await self._stopped.wait()
                 accepting.cancel_scope.cancel()
@@ -168,25 +175,22 @@ class Runtime:
                 self._lost = anyio.Event()
                 await self._lost.wait()
 
-    async def _accept(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], tasks: anyio.abc.TaskGroup
-    ) -> None:
-        """Accept for ever: anyio's own loop ends when there is no file descriptor left."""
-        assert isinstance(listener, anyio.abc.SocketListener)
+    async def _accept(self, listener: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
+        """Accept for ever, also when there is no file descriptor left for a while."""
         while True:
+            await anyio.wait_readable(listener)
             try:
-                stream = await listener.accept()
-            except (OSError, anyio.BrokenResourceError):
+                accepted, address = listener.accept()
+            except BlockingIOError:  # the peer has gone again
+                continue
+            except OSError:
                 await anyio.sleep(_ACCEPT_PAUSE)
-            except anyio.ClosedResourceError:
-                return
-            else:
-                tasks.start_soon(self._serve, stream)
+                continue
+            accepted.setblocking(False)
+            tasks.start_soon(self._serve, accepted, Peer(*address[:2]))
 
-    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        address = stream.extra(anyio.abc.SocketAttribute.remote_address, None)
-        peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer()
-        connection = _Connection(self, stream, self.core.connected(peer, now()))
+    async def _serve(self, accepted: socket.socket, peer: Peer) -> None:
+        connection = _Connection(self, accepted, self.core.connected(peer, now()))
         self._connections[connection.conn] = connection
         try:
             self.pump()
@@ -194,11 +198,9 @@ class Runtime:
         finally:
             del self._connections[connection.conn]
             self._lost.set()
-            self._sending.pop(connection.conn, None)
             self.core.connection_lost(connection.conn, now())
             self.pump()
-            with anyio.CancelScope(shield=True):
-                await anyio.aclose_forcefully(stream)
+            accepted.close()
 
     async def _keep_time(self) -> None:
         while True:
@@ -219,7 +221,6 @@ class Runtime:
             return
         self._pumping = True
         try:
-            self._tell_blocked()
             while (output := self.core.poll()) is not None:
                 match output:
                     case WantWrite():
@@ -265,17 +266,11 @@ class Runtime:
             _log.exception("the program's respond raised")
             self.core.respond(output.conn, Response(500), now())
 
-    def _tell_blocked(self) -> None:
-        """Other work came by while these were sending: their sockets are full."""
-        sending, self._sending = self._sending, {}
-        for conn in sending:
-            self.core.write_blocked(conn, now())
-
 
 class _Connection:
     """One socket."""
 
-    def __init__(self, runtime: Runtime, stream: anyio.abc.SocketStream, conn: ConnId) -> None:
+    def __init__(self, runtime: Runtime, accepted: socket.socket, conn: ConnId) -> None:
         self.conn = conn
         self.scope = anyio.CancelScope()
         self.wake = anyio.Event()
@@ -283,32 +278,41 @@ class _Connection:
         self.reading.set()
         self._runtime = runtime
         self._core = runtime.core
-        self._stream = stream
+        self._socket = accepted
 
     async def run(self) -> None:
         with self.scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._read)
                 # Inside the group: out of it, an error would come as a group of errors.
-                with contextlib.suppress(anyio.BrokenResourceError):
+                with contextlib.suppress(OSError):
                     await self._write()
                 tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:
-        try:
-            while True:
-                await self.reading.wait()
-                data = await self._stream.receive(_READ_BYTES)
-                self._core.receive_data(self.conn, data, now())
+        while True:
+            await self.reading.wait()
+            await anyio.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self.scope.cancel()
+                return
+            if not data:
+                self._core.receive_eof(self.conn, now())
                 self._runtime.pump()
-        except anyio.EndOfStream:
-            self._core.receive_eof(self.conn, now())
+                return
+            self._core.receive_data(self.conn, data, now())
             self._runtime.pump()
-        except anyio.BrokenResourceError:
-            self.scope.cancel()
 
     async def _write(self) -> None:
-        """Pull and send until the end."""
+        """Pull and send until the end.
+
+        Raises:
+            OSError: the connection is broken.
+        """
         while True:
             await self.wake.wait()
             self.wake = anyio.Event()
@@ -316,12 +320,21 @@ class _Connection:
                 chunk = self._core.data_to_send(self.conn, _WRITE_BYTES, now())
                 self._runtime.pump()
                 if chunk.data:
-                    self._runtime._sending[self.conn] = None
-                    await self._stream.send(chunk.data)
-                    self._runtime._sending.pop(self.conn, None)
+                    await self._send(chunk.data)
                 if chunk.end:
                     return
                 if not chunk.data:
                     if self._runtime._draining:
                         return
                     break
+
+    async def _send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                left = left[self._socket.send(left) :]
+            if not left:
+                return
+            self._core.write_blocked(self.conn, now())
+            self._runtime.pump()
+            await anyio.wait_writable(self._socket)

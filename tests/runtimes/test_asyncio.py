@@ -44,8 +44,8 @@ from runtimes.scripted_ollama import (
 )
 from runtimes.server_thread import LIMIT, RUNTIMES, Control, SystemIds, running_server
 from tokenwire import Config, Server
-from tokenwire.outputs import Connected
-from tokenwire.types import Request, Response
+from tokenwire.outputs import Connected, Event
+from tokenwire.types import ConnId, Millis, Request, Response
 
 Serve = Callable[[Config], Control]
 SMALL_BUFFER = 4 * 1024  # of a client's socket, so that a slow reader is felt soon
@@ -701,6 +701,57 @@ def test_shutdown_lets_events_arrive(runtime: str, ollama: ScriptedOllama) -> No
             assert json.loads(client.read_text().removeprefix("42")) == ["big", text]
         assert ends(client.socket)
         ending.result(LIMIT)
+
+
+def test_only_a_full_socket_is_told_as_blocked(
+    runtime: str, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked: list[ConnId] = []
+    told = Server.write_blocked
+
+    def write_blocked(core: Server, conn: ConnId, now: Millis) -> None:
+        blocked.append(conn)
+        told(core, conn, now)
+
+    monkeypatch.setattr(Server, "write_blocked", write_blocked)
+    rounds, size = 50, 400_000
+    now = tokenwire_asyncio.now if runtime == "asyncio" else tokenwire_anyio.now
+
+    def handle(output: object) -> None:
+        if isinstance(output, Event):
+            size = output.args[0]
+            assert isinstance(size, int)
+            running.core.emit(output.socket, "answer", ["x" * size], now())
+
+    with (
+        running_server(ollama.url, runtime=runtime, handle=handle) as running,
+        ExitStack() as clients,
+    ):
+        sockets = [clients.enter_context(WebSocket(running.host, running.port)) for _ in range(4)]
+        for client in sockets:
+            assert client.read_text().startswith("0{")
+            client.send_text("40")
+            assert client.read_text().startswith("40{")
+        for _ in range(rounds):  # all at once: each sends while others come in
+            for client in sockets:
+                client.send_text('42["ask",10]')
+        for client in sockets:
+            for _ in range(rounds):
+                assert client.read_text().startswith('42["answer"')
+        assert blocked == []
+
+        slow = clients.enter_context(
+            WebSocket(running.host, running.port, receive_buffer=SMALL_BUFFER)
+        )
+        assert slow.read_text().startswith("0{")
+        slow.send_text("40")
+        assert slow.read_text().startswith("40{")
+        slow.send_text(f'42["ask",{size}]')
+        assert slow.socket.recv(1, socket.MSG_PEEK)  # the answer is under way
+        slow.send_text('42["ask",0]')
+        assert len(slow.read_text()) > size
+        assert slow.read_text() == '42["answer",""]'
+    assert len(blocked) > 0
 
 
 # -- bad peers -----------------------------------------------------------------------------------
