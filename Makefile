@@ -47,6 +47,10 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 test-long: $(VENV)/.test ## Play the session vectors cut once at every place (20 minutes).
 	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors
 
+.PHONY: conformance
+conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
+	$(BIN)/python tests/interop/conformance.py "$(SUITES)"
+
 .PHONY: format
 format: $(VENV)/.test ## Put all files into the project's style.
 	$(BIN)/ruff format .

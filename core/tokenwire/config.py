@@ -3,6 +3,9 @@
 Spans are in milliseconds, sizes in bytes unless the name says otherwise.
 """
 
+import re
+from typing import Literal
+
 import msgspec
 
 from tokenwire.errors import LocalProtocolError
@@ -41,9 +44,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout: int = 10_000  # for running streams, after a shutdown was asked for
 
     # -- Engine.IO and Socket.IO -------------------------------------------------------------------
+    protocol: Literal["socket.io", "engine.io"] = "socket.io"  # engine.io: sessions and no more
     path: str = "/socket.io/"
     ai_namespace: str | None = "/ai"  # None: no AI protocol, a plain Socket.IO server
     namespaces: tuple[str, ...] = ("/",)  # the program's own; "/" exists on every Node server
+    namespace_patterns: tuple[str, ...] = ()  # regular expressions of more of them
+    namespace_chars: int = 256  # the longest name that a pattern is tried on
+    max_namespaces: int = 64  # that one client is in
+    program_decides_joins: bool = False  # True: each Joining needs an `admit` or a `refuse`
+    recovery_timeout: int | None = None  # how long a lost socket may return; None: it cannot (Node)
+    recovery_bytes: int = 256 * 1024  # of the latest events, per socket
     heartbeat_interval: int = 30_000  # pingInterval; the seed's (Node: 25,000)
     heartbeat_timeout: int = 20_000  # pingTimeout; Node's
     max_payload: int = 1_000_000  # Node's maxHttpBufferSize
@@ -87,5 +97,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 raise LocalProtocolError(
                     'cors_origins cannot hold "null": any sandboxed page has that origin'
                 )
+        if self.protocol == "engine.io" and self.ai_namespace is not None:
+            raise LocalProtocolError('protocol "engine.io" needs ai_namespace=None')
+        for pattern in self.namespace_patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise LocalProtocolError(
+                    f"namespace_patterns: {pattern!r} is no regular expression: {error}"
+                ) from error
         if not (self.path.startswith("/") and self.path.endswith("/")):
             raise LocalProtocolError(f"path must start and end with a slash, not {self.path!r}")

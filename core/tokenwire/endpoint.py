@@ -12,13 +12,15 @@ from tokenwire.ai.service import AiService
 from tokenwire.ai.stats import Stats
 from tokenwire.ai.upstream import Health
 from tokenwire.config import Config
+from tokenwire.engineio.plain import PlainServer
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import HttpRequest, Notice, Output, Outputs, Stopped
+from tokenwire.program import Program
+from tokenwire.socketio.server import TIMERS as SOCKET_TIMERS
 from tokenwire.socketio.server import SocketServer
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, Deadline, IdSource, Millis, Peer, Request, Response, StreamId
 from tokenwire.wire import engineio as wire
-from tokenwire.wire.socketio import RESERVED_EVENTS
 from tokenwire.wire.trace import describe
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -29,7 +31,7 @@ _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been taken
 _ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
 
-class Endpoint:
+class Endpoint(Program):
     """A server of Socket.IO and of the AI protocol, over somebody else's HTTP."""
 
     def __init__(self, config: Config, *, ids: IdSource) -> None:
@@ -37,7 +39,9 @@ class Endpoint:
         self.outputs = Outputs()
         self.timers = Timers()
         self._sockets = SocketServer(config, self.outputs, self.timers, ids)
-        self._engine = self._sockets.engine
+        self._plain = PlainServer(config, self.outputs, self.timers, ids)
+        plain = config.protocol == "engine.io"
+        self._engine = self._plain.engine if plain else self._sockets.engine
         self._ai: AiService | None = None
         if config.ai_namespace is not None:
             self._ai = AiService(config, self.outputs, self.timers, ids)
@@ -102,8 +106,8 @@ class Endpoint:
             self._engine.handle_timer(timer, str(key), now)
         elif timer is Timer.UNREAD:
             self._engine.drop_unread(ConnId(int(key)))
-        elif timer is Timer.CONNECT:
-            self._sockets.connect_timed_out(str(key), now)
+        elif timer in SOCKET_TIMERS:
+            self._sockets.handle_timer(timer, str(key), now)
         elif self._ai is None or self._ai.handle_timer(timer, key, now):  # of a shutdown
             self._finish(now)
 
@@ -148,48 +152,23 @@ class Endpoint:
         if self._ai is not None:
             self._ai.upstreams.probed(status, body, now)
 
-    # -- inputs: what the program wants in its own namespaces --------------------------------------
+    # -- inputs: what a program of plain Engine.IO wants -------------------------------------------
 
-    def emit(
-        self,
-        socket: str,
-        name: str | int,
-        args: list[object],
-        now: Millis,
-        *,
-        want_ack: bool = False,
-    ) -> int | None:
-        """Send an event to one socket. Return the ack id to wait for, if one is wanted.
+    def send(self, session: str, data: str | bytes, now: Millis) -> None:
+        """Send a message over an Engine.IO session (`Config.protocol` "engine.io").
 
         Raises:
-            LocalProtocolError: there is no such socket, the name is reserved, or `args` is not
-                JSON and bytes.
+            LocalProtocolError: there is no such session (any more), or `data` is no Unicode text.
         """
-        if name in RESERVED_EVENTS:
-            raise LocalProtocolError(f"{name!r} is the protocol's own event")
-        try:
-            return self._sockets.socket(socket).emit([name, *args], now, want_ack=want_ack)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
+        self._plain.send(session, data, now)
 
-    def acknowledge(self, socket: str, ack_id: int, args: list[object], now: Millis) -> None:
-        """Answer an Event that has an `ack_id`.
+    def close(self, session: str, now: Millis) -> None:
+        """Close an Engine.IO session behind what is queued.
 
         Raises:
-            LocalProtocolError: there is no such socket, or `args` is not JSON and bytes.
+            LocalProtocolError: there is no such session (any more).
         """
-        try:
-            self._sockets.socket(socket).acknowledge(ack_id, args, now)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
-
-    def disconnect(self, socket: str, now: Millis, *, close: bool = False) -> None:
-        """Take a socket out of its namespace; with `close` its transport closes too.
-
-        Raises:
-            LocalProtocolError: there is no such socket.
-        """
-        self._sockets.socket(socket).disconnect(now, close=close)
+        self._plain.close(session, now)
 
     def shut_down(self, now: Millis) -> None:
         """Take nothing new, let running streams finish, close all transports; then `Stopped`."""
@@ -205,7 +184,8 @@ class Endpoint:
     def _finish(self, now: Millis) -> None:
         """All streams have ended: close the transports once their clients have what is queued."""
         assert self._stop_at is not None
-        if self._sockets.has_output() and now < self._stop_at:
+        waits = self._sockets.has_output() or self._plain.has_output()
+        if waits and now < self._stop_at:
             self.timers.set(Timer.SHUTDOWN, 0, min(now + _SHUTDOWN_STEP, self._stop_at))
             return
         self._engine.close_all("server shutting down", now)

@@ -1,6 +1,7 @@
 """Everything that the core may ask of the world: one closed union.
 
-A runtime matches on it and ends with `assert_never`, so that a type checker names what it forgot.
+A runtime matches on it and hands what is left, a ProgramEvent, to the program: a type checker then
+names what it forgot.
 Outputs keep their order.
 """
 
@@ -78,12 +79,26 @@ class HttpRequest(msgspec.Struct, frozen=True):
     request: Request
 
 
+class Joining(msgspec.Struct, frozen=True):
+    """A client asks to join one of the program's own namespaces: answer `admit` or `refuse`.
+
+    Only with `Config.program_decides_joins`. No answer is an answer, after `connect_timeout`.
+    """
+
+    socket: str
+    """The id that it will have."""
+    namespace: str
+    auth: object
+
+
 class Connected(msgspec.Struct, frozen=True):
     """A client joined one of the program's own namespaces."""
 
     socket: str
     namespace: str
     auth: object
+    recovered: bool = False
+    """True: a socket that was Disconnected is back, in its rooms, and gets what it missed."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -113,6 +128,35 @@ class Acknowledged(msgspec.Struct, frozen=True):
     args: tuple[object, ...]
 
 
+class AckFailed(msgspec.Struct, frozen=True):
+    """No acknowledgement of an event of the program's will come."""
+
+    socket: str
+    ack_id: int
+    reason: Literal["timeout", "disconnected"]
+
+
+class SessionOpened(msgspec.Struct, frozen=True):
+    """An Engine.IO session is open. With `Config.protocol` "engine.io" only, as the next two."""
+
+    session: str
+    """Its sid, a secret of the client's."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """An Engine.IO session has received a message."""
+
+    session: str
+    data: str | bytes
+
+
+class SessionClosed(msgspec.Struct, frozen=True):
+    """An Engine.IO session is over."""
+
+    session: str
+    reason: str
+
+
 class Stopped(msgspec.Struct, frozen=True):
     """The answer to `shut_down`: every stream has ended and every transport was told to close."""
 
@@ -126,6 +170,19 @@ class Notice(msgspec.Struct, frozen=True):
     fields: tuple[tuple[str, str | int], ...] = ()
 
 
+ProgramEvent = (
+    Joining
+    | Connected
+    | Event
+    | Disconnected
+    | Acknowledged
+    | AckFailed
+    | SessionOpened
+    | Message
+    | SessionClosed
+)
+"""What the program of a server hears of its clients."""
+
 Output = (
     WantWrite
     | PauseReading
@@ -137,10 +194,7 @@ Output = (
     | CancelUpstream
     | ProbeUpstream
     | HttpRequest
-    | Connected
-    | Event
-    | Disconnected
-    | Acknowledged
+    | ProgramEvent
     | Stopped
     | Notice
 )

@@ -49,7 +49,7 @@ class _Link:
                 return Timer.CLOSE if http.close_sent else None
             case Phase.DRAIN:
                 return Timer.CLOSE
-            case Phase.OVER:
+            case _:  # Phase.OVER
                 return Timer.HTTP_WRITE if http.out_size else Timer.CLOSE
 
 

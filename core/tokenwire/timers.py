@@ -26,6 +26,8 @@ class Timer(enum.Enum):
     UPGRADE = "engine.io upgrade"  # a probe was not followed by an upgrade
     CLOSING = "engine.io closing"  # a closed polling session that no GET came to fetch
     CONNECT = "socket.io connect"  # no namespace was joined
+    JOIN = "socket.io join"  # the program has not answered a CONNECT
+    RECOVERY = "socket.io recovery"  # a socket that was away is not back
     UPSTREAM_PROBE = "model server probe"  # time to look what the model server offers
     UPSTREAM_SILENCE = "model silence"  # no first token, or nothing after it
     UPSTREAM_LINGER = "model linger"  # the stream is over, its response is not
@@ -35,7 +37,7 @@ class Timer(enum.Enum):
     TRANSFER = "session transfer"  # an old clientId after its transfer
     PRESSURE = "backpressure notice"  # a reader is still slow: tell it
     RECONNECT = "client reconnect"  # time to try again
-    ACK = "client ack"  # no acknowledgement came
+    ACK = "ack"  # no acknowledgement came
     SHUTDOWN = "shutdown"  # running streams have had their time
 
 

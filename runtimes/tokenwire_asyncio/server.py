@@ -11,21 +11,18 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
 from tokenwire import Server
 from tokenwire.outputs import (
     Abort,
-    Acknowledged,
     CancelUpstream,
-    Connected,
-    Disconnected,
-    Event,
     HttpRequest,
     Notice,
     PauseReading,
     PauseUpstream,
     ProbeUpstream,
+    ProgramEvent,
     ResumeReading,
     ResumeUpstream,
     StartUpstream,
@@ -46,7 +43,6 @@ _TCP_NOTSENT_LOWAT: int | None = getattr(
     socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
 )
 
-ProgramEvent = Connected | Event | Disconnected | Acknowledged
 T = TypeVar("T")
 _log = logging.getLogger("tokenwire")
 
@@ -229,14 +225,12 @@ class Runtime:
                         self._upstreams.probe(output.request)
                     case HttpRequest():
                         self._answer(output)
-                    case Connected() | Event() | Disconnected() | Acknowledged():
-                        _call("handle", self._handle, output)
                     case Notice():
                         _call("notify", self._notify, output)
                     case Stopped():
                         self._stopped.set()
-                    case _:
-                        assert_never(output)
+                    case _:  # a ProgramEvent; mypy names what else there is and has no case
+                        _call("handle", self._handle, output)
         finally:
             self._pumping = False
             self._set_timer()

@@ -38,6 +38,9 @@ def test_a_limit_below_one_is_refused_by_name(name: str, value: int) -> None:
     [
         ({"cors_origins": ("*",)}, "cors_credentials"),
         ({"cors_origins": ("http://a", "null")}, "null"),
+        ({"recovery_timeout": 0}, "recovery_timeout"),
+        ({"namespace_patterns": ("/a(",)}, "namespace_patterns"),
+        ({"protocol": "engine.io"}, "ai_namespace"),
         ({"path": "socket.io/"}, "slash"),
         ({"path": "/socket.io"}, "slash"),
     ],

@@ -11,7 +11,15 @@ from core.clients import Polling, join, open_websocket, plain_world, sid_of
 from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import Event, HttpRequest, Stopped, WantWrite
+from tokenwire.outputs import (
+    Abort,
+    Event,
+    HttpRequest,
+    Message,
+    SessionOpened,
+    Stopped,
+    WantWrite,
+)
 from tokenwire.testing import SeededIds, World
 from tokenwire.types import ConnId, Headers, Millis, Peer, Request, Response, StreamId
 from tokenwire.wire import Binary
@@ -301,6 +309,7 @@ def test_with_it_they_reach_it() -> None:
     assert said.count('"ai:stream:complete"') == 1
     assert said.count('"ai:stream:error"') == 2
     world.server.shut_down(world.now)
+    world.server.shut_down(world.now)  # asked again: nothing more
     world.advance(1_000)
     assert world.stopped
 
@@ -332,3 +341,38 @@ def test_timers_are_handled_in_order_and_extra_calls_are_harmless() -> None:
     assert messages(core, conn)[0][:1] == b"0"
     assert core.close_code(conn) == 1000
     assert core.next_timeout() is None
+
+
+# -- plain Engine.IO -------------------------------------------------------------------------------
+
+
+def test_plain_sessions_over_messages() -> None:
+    core = endpoint(protocol="engine.io", shutdown_timeout=1_000)
+    conn = opened(core)
+    session = next(
+        output.session for output in iter(core.poll, None) if isinstance(output, SessionOpened)
+    )
+    core.receive_message(conn, b"4a", NOW)
+    assert [output for output in iter(core.poll, None) if isinstance(output, Message)] == [
+        Message(session, "a")
+    ]
+    core.send(session, "b", NOW)
+    assert messages(core, conn)[-1] == b"4b"
+    core.close(session, NOW)
+    assert core.close_code(conn) == 1000
+
+
+def test_a_client_that_joins_nothing_is_closed_in_time() -> None:
+    core = endpoint(connect_timeout=1_000)
+    conn = opened(core)
+    core.handle_timeout(Millis(NOW + 1_000))
+    assert core.close_code(conn) == 1000
+
+
+def test_a_websocket_that_does_not_read_its_end_is_aborted() -> None:
+    core = endpoint(close_timeout=1_000)
+    conn = opened(core)
+    core.write_blocked(conn, NOW)
+    core.receive_message(conn, b"x", NOW)
+    core.handle_timeout(Millis(NOW + 1_000))
+    assert Abort(conn, "does not read") in list(iter(core.poll, None))

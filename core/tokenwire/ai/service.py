@@ -18,7 +18,8 @@ from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
 from tokenwire.outputs import Notice, Outputs
-from tokenwire.socketio.client import Socket
+from tokenwire.socketio.binary import encode_body
+from tokenwire.socketio.socket import Socket
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import IdSource, Millis, StreamId
 from tokenwire.wire import ids
@@ -66,7 +67,7 @@ class AiService:
             return {"message": code.sentence, "data": {"code": code.text}}
         return None
 
-    def connected(self, socket: Socket, auth: object, now: Millis) -> None:
+    def connected(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
         public = self._capabilities.issue()
         session = AiSession(public, socket, self)
         self._by_socket[socket.id] = session
@@ -97,7 +98,7 @@ class AiService:
         except Refusal as refusal:
             answer = self._refuse(session, refusal, messages.known_stream_id(args), now)
         if ack_id is not None and session.socket is socket:
-            socket.acknowledge(ack_id, [answer], now)
+            socket.acknowledge(ack_id, encode_body([answer]), now)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         """The service asks for no acknowledgements."""

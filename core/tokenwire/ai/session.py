@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tokenwire.ai.events import Event
 from tokenwire.ai.stream import Stream
-from tokenwire.socketio.client import Socket
+from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis
 
 _TURN_BYTES = 8 * 1024

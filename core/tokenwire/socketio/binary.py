@@ -4,9 +4,31 @@ Rules of this file: in a binary packet `{"_placeholder": true, "num": n}` stands
 each attachment is named exactly once. In any other packet that object is plain data.
 """
 
-from tokenwire.errors import RemoteProtocolError
-from tokenwire.wire import Binary
+import msgspec
+
+from tokenwire.errors import LocalProtocolError, RemoteProtocolError
+from tokenwire.wire import Binary, json
 from tokenwire.wire.socketio import Packet
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The payload of an event or an ack, encoded once for any number of recipients."""
+
+    json: bytes
+    attachments: tuple[Binary, ...] = ()
+
+
+def encode_body(data: list[object]) -> Body:
+    """Encode the arguments of an event (behind its name) or of an ack; bytes become attachments.
+
+    Raises:
+        LocalProtocolError: they are not JSON and bytes.
+    """
+    attachments: list[Binary] = []
+    try:
+        return Body(json.encode(take_out(data, attachments)), tuple(attachments))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
 
 
 def take_out(data: object, attachments: list[Binary]) -> object:

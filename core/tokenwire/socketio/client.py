@@ -6,55 +6,32 @@ to the Engine.IO layer). What the layers above send is either an event, queued h
 comes from a socket's `source`, pulled only when the transport has room.
 """
 
-from collections import deque
 from typing import Protocol
 
 import msgspec
 
 from tokenwire.config import Config
+from tokenwire.engineio.outbox import Outbox
 from tokenwire.engineio.session import ENDED, EngineSession
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.socketio.binary import Assembler
+from tokenwire.socketio.socket import LATER, Namespace, Socket
 from tokenwire.types import Millis
 from tokenwire.wire import Binary
 from tokenwire.wire import socketio as wire
 from tokenwire.wire.socketio import Packet, PacketType
 
-_BURST = 16  # times what may wait: how much may be queued before the transport was asked
+_INVALID: dict[str, object] = {"message": "Invalid namespace"}  # the words of Node's server
+_TOO_MANY: dict[str, object] = {"message": "Too many namespaces"}
+_LATE: dict[str, object] = {"message": "Connection timed out"}
 
 
-class Source(Protocol):
-    """Where a socket's streamed events come from."""
+class Recovered(msgspec.Struct, frozen=True):
+    """A socket that comes back."""
 
-    def has_events(self) -> bool: ...
-
-    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> int:
-        """Append Socket.IO packets to `out`, about `budget` bytes of them. Return how many."""
-        ...
-
-    def refused(self, now: Millis) -> None:
-        """What was not pulled was offered to the transport, and refused."""
-        ...
-
-
-class Namespace(Protocol):
-    """What handles one namespace."""
-
-    def connect(self, socket: "Socket", auth: object, now: Millis) -> dict[str, object] | None:
-        """A client asks to join. Return None to let it, or the CONNECT_ERROR's object."""
-        ...
-
-    def connected(self, socket: "Socket", auth: object, now: Millis) -> None:
-        """The client has joined; its CONNECT reply is queued."""
-        ...
-
-    def event(
-        self, socket: "Socket", name: str | int, args: list[object], ack_id: int | None, now: Millis
-    ) -> None: ...
-
-    def acknowledged(self, socket: "Socket", ack_id: int, args: list[object]) -> None: ...
-
-    def disconnected(self, socket: "Socket", reason: str, now: Millis) -> None: ...
+    socket: Socket
+    pid: str
+    missed: list[bytes]
 
 
 class Hub(Protocol):
@@ -67,9 +44,25 @@ class Hub(Protocol):
 
     def new_id(self) -> str: ...
 
-    def joined(self, client: "Client", socket: "Socket") -> None: ...
+    def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
+        """Return the socket that a CONNECT's payload names by its pid."""
+        ...
 
-    def left(self, client: "Client", socket: "Socket") -> None: ...
+    def new_pid(self, socket: Socket) -> str | None:
+        """Give a new socket the means to come back; None: there are none."""
+        ...
+
+    def joining(self, client: "Client", socket: Socket, now: Millis) -> None:
+        """The answer to a CONNECT comes later."""
+        ...
+
+    def not_joining(self, socket: Socket) -> None:
+        """The CONNECT needs no answer any more."""
+        ...
+
+    def joined(self, client: "Client", socket: Socket) -> None: ...
+
+    def left(self, socket: Socket, now: Millis, *, may_return: bool) -> None: ...
 
     def closed(self, client: "Client") -> None: ...
 
@@ -78,125 +71,33 @@ class Hub(Protocol):
     def abort_client(self, client: "Client", now: Millis) -> None: ...
 
 
-class Socket:
-    """One client in one namespace."""
-
-    __slots__ = (
-        "_client",
-        "_next_ack",
-        "_waiting_acks",
-        "head",
-        "id",
-        "name",
-        "namespace",
-        "source",
-    )
-
-    def __init__(self, client: "Client", socket_id: str, name: str, namespace: Namespace) -> None:
-        self._client = client
-        self.id = socket_id
-        self.name = name
-        self.namespace = namespace
-        self.head = wire.event_head(name)
-        self.source: Source | None = None
-        self._next_ack = 0
-        self._waiting_acks: dict[int, None] = {}
-
-    @property
-    def user_agent(self) -> str:
-        """The User-Agent of the handshake, empty if there was none."""
-        return self._client.session.handshake.header("user-agent") or ""
-
-    def writable(self) -> bool:
-        """Return True if what is queued now can go out now."""
-        return self._client.session.writable()
-
-    def wake(self) -> None:
-        """The socket's source has events."""
-        self._client.session.wake()
-
-    def send_event(self, body: bytes, now: Millis) -> None:
-        """Queue an event given as its JSON array."""
-        self._client.send([self.head + body], now)
-
-    def emit(self, args: list[object], now: Millis, *, want_ack: bool = False) -> int | None:
-        """Queue an event given as its name and arguments; bytes become attachments.
-
-        Returns:
-            The id under which the client's acknowledgement will come, if one is wanted.
-        """
-        ack_id = self._next_ack if want_ack else None
-        messages = self._encode(PacketType.EVENT, PacketType.BINARY_EVENT, args, ack_id)
-        if ack_id is not None:  # counted once the event could be encoded
-            self._next_ack += 1
-            self._waiting_acks[ack_id] = None
-        self._client.send(messages, now)
-        return ack_id
-
-    def acknowledge(self, ack_id: int, args: list[object], now: Millis) -> None:
-        """Answer an event that came with an ack id."""
-        messages = self._encode(PacketType.ACK, PacketType.BINARY_ACK, args, ack_id)
-        self._client.send(messages, now)
-
-    def _encode(
-        self, plain: PacketType, binary: PacketType, args: list[object], ack_id: int | None
-    ) -> list[bytes]:
-        attachments: list[Binary] = []
-        data = take_out(args, attachments)
-        kind = binary if attachments else plain
-        packet = Packet(kind, self.name, ack_id, data, len(attachments))
-        return [wire.encode(packet), *attachments]
-
-    def takes_ack(self, ack_id: int) -> bool:
-        """Return True once for an id that `emit` gave out."""
-        if ack_id in self._waiting_acks:
-            del self._waiting_acks[ack_id]
-            return True
-        return False
-
-    def disconnect(self, now: Millis, *, close: bool = False) -> None:
-        """Send a DISCONNECT and leave; with `close` the transport closes behind it."""
-        if close:
-            self._client.close(now)
-        else:
-            self._client.disconnect(self, now)
-
-
 class Client:
     """The Socket.IO side of one Engine.IO session."""
 
-    __slots__ = ("_assembler", "_hub", "_queue", "_queued_bytes", "session", "sockets")
+    __slots__ = ("_assembler", "_hub", "_joining", "_outbox", "session", "sockets")
 
     def __init__(self, session: EngineSession, hub: Hub) -> None:
         self.session = session
         self.sockets: dict[str, Socket] = {}
         self._hub = hub
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
+        self._joining: dict[str, tuple[Socket, object]] = {}
+        """Namespaces that have not answered the client's CONNECT: the socket-to-be, its payload."""
+        self._outbox = Outbox(hub.config.outbox_bytes)
         self._assembler: Assembler | None = None
 
     # -- to the client -----------------------------------------------------------------------------
 
-    def send(self, packets: list[bytes], now: Millis) -> None:
-        """Queue the messages of one packet. A client that lets too much wait is dropped.
-
-        One packet may be larger than what may wait: then nothing else waits.
-        """
+    def send(self, messages: list[bytes], now: Millis) -> None:
+        """Queue the messages of one packet. A client that lets too much wait is dropped."""
         if self.session.state in ENDED:
             return
-        size = sum(map(len, packets))
-        limit = self._hub.config.outbox_bytes
-        if self.session.writable():  # it was not offered all of this yet: a burst, not a backlog
-            limit *= _BURST
-        if self._queue and self._queued_bytes + size > limit:
+        if self._outbox.put(messages, writable=self.session.writable()):
+            self.session.wake()
+        else:
             self._hub.abort_client(self, now)
-            return
-        self._queue.extend(packets)
-        self._queued_bytes += size
-        self.session.wake()
 
     def has_output(self) -> bool:
-        if self._queue:
+        if self._outbox:
             return True
         for socket in self.sockets.values():
             if socket.source is not None and socket.source.has_events():
@@ -204,11 +105,7 @@ class Client:
         return False
 
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
-        while self._queue and budget > 0:
-            packet = self._queue.popleft()
-            self._queued_bytes -= len(packet)
-            budget -= len(packet)
-            out.append(packet)
+        budget = self._outbox.pull(out, budget)
         for socket in self.sockets.values():
             if budget <= 0:
                 return
@@ -221,10 +118,7 @@ class Client:
                 socket.source.refused(now)
 
     def last_words(self) -> list[bytes]:
-        words = list(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
-        return words
+        return self._outbox.take_all()
 
     # -- from the client ---------------------------------------------------------------------------
 
@@ -273,25 +167,61 @@ class Client:
                 raise RemoteProtocolError("a CONNECT_ERROR from a client")
 
     def _connect(self, packet: Packet, now: Millis) -> None:
-        if packet.namespace in self.sockets:
+        name = packet.namespace
+        if name in self.sockets or name in self._joining:
             raise RemoteProtocolError("a second CONNECT to a namespace")
-        namespace = self._hub.namespace(packet.namespace)
+        namespace = self._hub.namespace(name)
         if namespace is None:
-            self._refuse(packet.namespace, {"message": "Invalid namespace"}, now)
+            self._refuse(name, _INVALID, now)
             return
-        socket = Socket(self, self._hub.new_id(), packet.namespace, namespace)
+        if len(self.sockets) + len(self._joining) >= self._hub.config.max_namespaces:
+            self._refuse(name, _TOO_MANY, now)
+            return
         auth = {} if packet.data is msgspec.UNSET else packet.data
-        refusal = namespace.connect(socket, auth, now)
-        if refusal is not None:
-            self._refuse(packet.namespace, refusal, now)
+        recovered = self._hub.recover(name, auth, now)
+        if recovered is not None:
+            self._return(recovered, auth, now)
             return
-        reply = Packet(PacketType.CONNECT, packet.namespace, data={"sid": socket.id})
-        self.send([wire.encode(reply)], now)
-        if self.session.state in ENDED:  # dropped as too slow: it has joined nothing
-            return
-        self.sockets[packet.namespace] = socket
+        socket = Socket(self, self._hub.new_id(), name, namespace)
+        answer = namespace.connect(socket, auth, now)
+        if answer is None:
+            self._admit(socket, auth, now)
+        elif answer is LATER:
+            self._joining[name] = socket, auth
+            self._hub.joining(self, socket, now)
+        else:
+            self._refuse(name, answer, now)
+
+    def _admit(self, socket: Socket, auth: object, now: Millis) -> None:
+        self.send([_reply(socket, self._hub.new_pid(socket))], now)
+        if self.session.state not in ENDED:  # else: dropped as too slow, it has joined nothing
+            self._join(socket, auth, now, recovered=False)
+
+    def _return(self, recovered: Recovered, auth: object, now: Millis) -> None:
+        """A socket comes back: first what it missed, then the CONNECT reply, as Node's server."""
+        socket = recovered.socket
+        self.send([*recovered.missed, _reply(socket, recovered.pid)], now)
+        if self.session.state not in ENDED:
+            socket.carrier = self
+            self._join(socket, auth, now, recovered=True)
+
+    def _join(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
+        self.sockets[socket.name] = socket
         self._hub.joined(self, socket)
-        namespace.connected(socket, auth, now)
+        socket.namespace.connected(socket, auth, now, recovered=recovered)
+
+    def answer(self, name: str, refusal: dict[str, object] | None, now: Millis) -> None:
+        """Answer a CONNECT that waits: let the client in, or refuse."""
+        socket, auth = self._joining.pop(name)
+        self._hub.not_joining(socket)
+        if refusal is None:
+            self._admit(socket, auth, now)
+        else:
+            self._refuse(name, refusal, now)
+
+    def answer_is_late(self, name: str, now: Millis) -> None:
+        """The program has not answered a CONNECT in time."""
+        self.answer(name, _LATE, now)
 
     def _refuse(self, namespace: str, error: dict[str, object], now: Millis) -> None:
         packet = Packet(PacketType.CONNECT_ERROR, namespace, data=error)
@@ -301,10 +231,9 @@ class Client:
 
     def disconnect(self, socket: Socket, now: Millis) -> None:
         """Tell the client that it is out of a namespace."""
-        if self.sockets.get(socket.name) is socket:
-            self.send([wire.encode(Packet(PacketType.DISCONNECT, socket.name))], now)
-            if self.sockets.get(socket.name) is socket:  # else: it was dropped as too slow
-                self._leave(socket, "server namespace disconnect", now)
+        self.send([wire.encode(Packet(PacketType.DISCONNECT, socket.name))], now)
+        if self.sockets.get(socket.name) is socket:  # else: it was dropped as too slow
+            self._leave(socket, "server namespace disconnect", now)
 
     def close(self, now: Millis) -> None:
         """Leave every namespace, then close the transport behind what is queued."""
@@ -314,13 +243,23 @@ class Client:
 
     def closed(self, reason: str, now: Millis) -> None:
         self._assembler = None
-        self._queue.clear()
+        self._outbox.take_all()
+        for socket, _ in self._joining.values():
+            self._hub.not_joining(socket)
+        self._joining.clear()
         for socket in list(self.sockets.values()):
-            self._leave(socket, reason, now)
+            self._leave(socket, reason, now, may_return=reason != "parse error")
         self._hub.closed(self)
 
-    def _leave(self, socket: Socket, reason: str, now: Millis) -> None:
+    def _leave(self, socket: Socket, reason: str, now: Millis, *, may_return: bool = False) -> None:
         del self.sockets[socket.name]
         socket.source = None
-        self._hub.left(self, socket)
+        socket.carrier = None
+        self._hub.left(socket, now, may_return=may_return)
         socket.namespace.disconnected(socket, reason, now)
+
+
+def _reply(socket: Socket, pid: str | None) -> bytes:
+    """Return the CONNECT that answers a CONNECT."""
+    data = {"sid": socket.id} if pid is None else {"sid": socket.id, "pid": pid}
+    return wire.encode(Packet(PacketType.CONNECT, socket.name, data=data))

@@ -150,6 +150,12 @@ class ServerOptions(
     upgrade_timeout: int = 1_000
     max_payload: int = 1_000_000
     namespaces: tuple[str, ...] = ("/", "/custom")
+    namespace_patterns: tuple[str, ...] = ()
+    """Regular expressions."""
+    program_decides_joins: bool = False
+    """True: the program answers each CONNECT, as the fixture's program does."""
+    recovery_timeout: int | None = None
+    """How long a lost socket may come back; null: there is no connection state recovery."""
     origins: tuple[str, ...] = ("http://allowed.example",)
     credentials: bool = True
 

@@ -7,23 +7,19 @@ deadline. A wire has room for `room` bytes (None: for all), so that a slow reade
 import base64
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
 
 import msgspec
 
 from tokenwire.config import Config
 from tokenwire.outputs import (
     Abort,
-    Acknowledged,
     CancelUpstream,
-    Connected,
-    Disconnected,
-    Event,
     HttpRequest,
     Notice,
     PauseReading,
     PauseUpstream,
     ProbeUpstream,
+    ProgramEvent,
     ResumeReading,
     ResumeUpstream,
     StartUpstream,
@@ -37,9 +33,6 @@ from tokenwire.types import ConnId, Millis, Peer, Response, StreamId, UpstreamRe
 
 _PULL_BYTES = 64 * 1024
 _MASK = b"\x01\x02\x03\x04"
-
-
-ProgramEvent = Connected | Event | Disconnected | Acknowledged
 
 
 class Wire:
@@ -284,17 +277,15 @@ class World:
                     self._probe()
                 case HttpRequest():
                     self.requests.append(output)
-                case Connected() | Event() | Disconnected() | Acknowledged():
-                    if self.on_program is None:
-                        self.program.append(output)
-                    else:
-                        self.on_program(output)
                 case Notice():
                     self.notices.append(output)
                 case Stopped():
                     self.stopped = True
-                case _:
-                    assert_never(output)
+                case _:  # a ProgramEvent; mypy names what else there is and has no case
+                    if self.on_program is None:
+                        self.program.append(output)
+                    else:
+                        self.on_program(output)
 
     def _probe(self) -> None:
         if self.offered is None:

@@ -9,9 +9,9 @@ import contextlib
 from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event
+from tokenwire.outputs import AckFailed, Acknowledged, Connected, Event, Joining, ProgramEvent
 from tokenwire.testing.vectors import ServerOptions
-from tokenwire.testing.world import ProgramEvent, Wire, World
+from tokenwire.testing.world import Wire, World
 from tokenwire.types import Millis, Response
 
 
@@ -20,6 +20,9 @@ def config(options: ServerOptions) -> Config:
     return Config(
         ai_namespace=None,
         namespaces=options.namespaces,
+        namespace_patterns=options.namespace_patterns,
+        program_decides_joins=options.program_decides_joins,
+        recovery_timeout=options.recovery_timeout,
         heartbeat_interval=options.ping_interval,
         heartbeat_timeout=options.ping_timeout,
         connect_timeout=options.connect_timeout,
@@ -47,7 +50,31 @@ def fixture(core: Endpoint, output: ProgramEvent, now: Millis) -> None:
             core.disconnect(output.socket, now)
         case Event(name="close"):
             core.disconnect(output.socket, now, close=True)
-        case Event() | Disconnected():
+        case AckFailed():
+            core.emit(output.socket, "not-asked", [output.reason], now)
+        case Event(name="ask-in-time"):
+            ms, *args = output.args
+            assert isinstance(ms, int)
+            core.emit(output.socket, "ask-back", args, now, want_ack=True, ack_timeout=ms)
+        case Event(name="enter"):
+            core.join(output.socket, str(output.args[0]))
+        case Event(name="exit"):
+            core.leave(output.socket, str(output.args[0]))
+        case Event(name="say"):
+            room, *args = output.args
+            heard_by, but = (str(room),), (output.socket,)
+            core.broadcast(output.namespace, "said", args, now, rooms=heard_by, exclude=but)
+        case Event(name="shout"):
+            core.broadcast(output.namespace, "said", list(output.args), now)
+        case Event(name="shout-volatile"):
+            core.broadcast(output.namespace, "said", list(output.args), now, volatile=True)
+        case Joining():
+            auth = output.auth if isinstance(output.auth, dict) else {}
+            if "deny" in auth:
+                core.refuse(output.socket, str(auth["deny"]), now, {"by": "program"})
+            elif "ignore" not in auth:
+                core.admit(output.socket, now)
+        case _:
             pass
 
 

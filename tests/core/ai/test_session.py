@@ -12,7 +12,7 @@ from tokenwire.ai.routing import DIRECT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.config import Config
-from tokenwire.socketio.client import Socket
+from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis, StreamId
 
 NOW = Millis(0)

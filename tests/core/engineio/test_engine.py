@@ -24,7 +24,8 @@ from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.engineio.session import EngineSession
 from tokenwire.outputs import Event, Notice
-from tokenwire.socketio.client import Client, Socket
+from tokenwire.socketio.client import Client
+from tokenwire.socketio.socket import Socket
 from tokenwire.testing import Answer, SeededIds, Wire, World
 from tokenwire.testing.world import masked_frame
 from tokenwire.types import ConnId, Millis, Peer, Request
@@ -1037,3 +1038,22 @@ def test_what_comes_late_about_a_websocket_does_nothing() -> None:
     endpoint.connection_lost(ConnId(99), NOW)
     assert endpoint.close_code(ConnId(99)) is None
     assert out == []
+
+
+def test_a_websocket_that_takes_nothing_is_dropped_behind_its_close() -> None:
+    world = plain_world(close_timeout=1_000)
+    wire = open_websocket(world)
+    wire.room = 0
+    world.advance(30_000)  # a ping that it does not take
+    wire.send_text("x")
+    world.advance(999)
+    assert wire.open
+    world.advance(1)
+    assert not wire.open
+
+
+def test_a_second_probe_in_the_same_read_gets_no_second_answer() -> None:
+    world = plain_world()
+    wire = Polling(world).probe()
+    wire.send(masked_frame(b"2probe") * 2)
+    assert wire.texts() == ["3probe"]

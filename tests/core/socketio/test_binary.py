@@ -1,8 +1,8 @@
 """Attachments: out of a payload and back into it, each exactly once."""
 
 import pytest
-from tokenwire.errors import RemoteProtocolError
-from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.errors import LocalProtocolError, RemoteProtocolError
+from tokenwire.socketio.binary import Assembler, Body, encode_body, take_out
 from tokenwire.wire import Binary
 from tokenwire.wire.socketio import Packet, PacketType
 
@@ -74,3 +74,13 @@ def test_attachments_share_one_limit() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         assembled([hole(0), hole(1)], b"x" * 60, b"y" * 41)
     assert caught.value.close_code == 1009
+
+
+def test_a_body_is_encoded_once_with_its_attachments() -> None:
+    assert encode_body(["a", b"x"]) == Body(b'["a",{"_placeholder":true,"num":0}]', (Binary(b"x"),))
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1: object()}])
+def test_what_cannot_be_sent_is_the_programs_fault(value: object) -> None:
+    with pytest.raises(LocalProtocolError, match="cannot be sent"):
+        encode_body([value])

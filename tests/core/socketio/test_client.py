@@ -7,7 +7,8 @@ the program's namespaces do is shown with a namespace of the test's own.
 import pytest
 from core.clients import Polling, close_code, join, open_websocket, plain_world, sid_in_reply
 from tokenwire.outputs import Abort, Acknowledged, Connected, Disconnected, Event
-from tokenwire.socketio.client import Socket
+from tokenwire.socketio.binary import encode_body
+from tokenwire.socketio.socket import Socket
 from tokenwire.testing import Wire, World
 from tokenwire.types import Millis
 
@@ -40,7 +41,7 @@ class Handler:
     def connect(self, socket: Socket, auth: object, now: Millis) -> dict[str, object] | None:
         return self.refusal
 
-    def connected(self, socket: Socket, auth: object, now: Millis) -> None:
+    def connected(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
         self.sockets.append(socket)
         self.said.append("connected")
 
@@ -49,7 +50,7 @@ class Handler:
     ) -> None:
         self.said.append(f"event {name}")
         if ack_id is not None:
-            socket.acknowledge(ack_id, args, now)
+            socket.acknowledge(ack_id, encode_body(args), now)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         self.said.append(f"ack {ack_id}")
@@ -471,8 +472,88 @@ def test_a_handler_sends_events_as_json_and_acknowledges() -> None:
 def test_a_socket_that_is_gone_sends_nothing_and_leaves_once() -> None:
     world, wire, socket = handled(handler := Handler())
     wire.drop()
-    socket.emit(["late"], world.now)
+    socket.emit(encode_body(["late"]), world.now)
     socket.disconnect(world.now)
     socket.disconnect(world.now, close=True)
     assert world.server.poll() is None
     assert handler.said == ["connected", "disconnected transport close"]
+
+
+# -- joins that wait, joins that return ------------------------------------------------------------
+
+
+def test_a_connection_is_in_so_many_namespaces() -> None:
+    world = plain_world(namespace_patterns=("/.",), max_namespaces=2)
+    wire = open_websocket(world)
+    join(wire, "/a")
+    join(wire, "/b")
+    wire.send_text("40/c,")
+    assert wire.texts() == ['44/c,{"message":"Too many namespaces"}']
+    wire.send_text("41/a,")
+    assert join(wire, "/c")
+
+
+def test_a_namespace_may_answer_later() -> None:
+    world = plain_world(program_decides_joins=True, connect_timeout=1_000, max_namespaces=2)
+    wire = open_websocket(world)
+    wire.send_text("40")
+    first = world.program[0].socket  # type: ignore[union-attr]
+    world.server.refuse(first, "no", world.now)
+    world.pump()
+    wire.send_text("40")
+    world.server.admit(world.program[1].socket, world.now)  # type: ignore[union-attr]
+    world.pump()
+    assert [text[:2] for text in wire.texts()] == ["44", "40"]
+    wire.send_text("41")
+    wire.send_text("40")
+    world.advance(1_000)
+    assert wire.texts() == ['44{"message":"Connection timed out"}']
+
+
+@pytest.mark.parametrize("packet", ["40", "41", '42["a"]'])
+def test_a_packet_before_the_answer_is_a_violation(packet: str) -> None:
+    world = plain_world(program_decides_joins=True)
+    wire = open_websocket(world)
+    wire.send_text("40")
+    wire.send_text(packet)
+    assert close_code(wire) == 1002
+    world.server.admit(world.program[0].socket, world.now)  # type: ignore[union-attr]
+    assert len(world.program) == 1
+
+
+def test_a_client_comes_back_to_what_it_missed() -> None:
+    world = plain_world(recovery_timeout=1_000, outbox_bytes=200)
+    wire = open_websocket(world)
+    wire.send_text("40")
+    (reply,) = wire.texts()
+    wire.drop()
+    world.server.broadcast("/", "a", ["x" * 100], world.now)
+    full = open_websocket(world)
+    full.room = 0
+    for name in ("/1", "/2", "/3", "/4"):
+        full.send_text(f"40{name},")
+    full.send_text(f"40{reply[2:]}")  # it is dropped: too much waits
+    assert not full.open
+    again = open_websocket(world)
+    again.send_text(f"40{reply[2:]}")
+    assert again.texts() == [f'42["a","{"x" * 100}","1"]', reply]
+    again.send_text("42[]")
+    last = open_websocket(world)
+    last.send_text(f"40{reply[2:]}")
+    assert sid_in_reply(last.texts()[0]) != sid_in_reply(reply)
+
+
+def test_a_full_client_that_is_closed_is_dropped_once() -> None:
+    world = plain_world(namespaces=("/", "/custom"), outbox_bytes=50)
+    wire = open_websocket(world)
+    sockets = [join(wire, name) for name in ("/", "/custom")]
+    wire.room = 0
+    world.server.emit(sockets[0], "a", ["x" * 50], world.now)
+    world.pump()
+    world.program.clear()
+    world.server.disconnect(sockets[0], world.now, close=True)
+    world.pump()
+    assert list(world.program) == [
+        Disconnected(sockets[0], "/", "slow consumer"),
+        Disconnected(sockets[1], "/custom", "slow consumer"),
+    ]

@@ -1,9 +1,17 @@
 """The namespaces there are, and sockets by their ids."""
 
 import pytest
-from core.clients import close_code, join, open_websocket, plain_world
+from core.clients import close_code, join, open_websocket, plain_world, sid_in_reply
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event
+from tokenwire.outputs import (
+    AckFailed,
+    Acknowledged,
+    Connected,
+    Disconnected,
+    Event,
+    Joining,
+)
+from tokenwire.testing import Wire, World
 
 
 def test_namespaces_are_multiplexed_over_one_connection() -> None:
@@ -91,3 +99,209 @@ def test_the_root_namespace_is_not_joined_by_joining_another() -> None:
     assert wire.texts() == ['44{"message":"Invalid namespace"}']
     wire.send_text('42["a"]')
     assert close_code(wire) == 1002
+
+
+# -- patterns, pending joins, timers ---------------------------------------------------------------
+
+
+def test_namespaces_by_pattern_are_literal_names_with_the_same_program() -> None:
+    world = plain_world(namespaces=(), namespace_patterns=("/a[0-9]", "/b.*"), namespace_chars=8)
+    wire = open_websocket(world)
+    sockets = [join(wire, name) for name in ("/a1", "/bcdefgh", "/b")]
+    for name in ("/a12", "/bcdefghi", "/", "/c"):
+        wire.send_text(f"40{name},")
+    assert len(wire.texts()) == 4
+    assert [(output.socket, output.namespace) for output in world.program
+            if isinstance(output, Connected)] == list(
+        zip(sockets, ("/a1", "/bcdefgh", "/b"), strict=True)
+    )  # fmt: skip
+
+
+def test_a_join_that_nobody_answers_is_refused_in_time() -> None:
+    world = plain_world(program_decides_joins=True, connect_timeout=1_000, namespaces=("/", "/a"))
+    wire = open_websocket(world)
+    wire.send_text("40")
+    (first,) = world.program
+    assert isinstance(first, Joining)
+    world.server.admit(first.socket, world.now)
+    world.pump()
+    wire.send_text("40/a,")
+    world.advance(1_000)
+    assert wire.texts()[1:] == ['44/a,{"message":"Connection timed out"}']
+
+
+# -- connection state recovery ---------------------------------------------------------------------
+
+
+def recovering(**changes: object) -> tuple[World, Wire, str, str]:
+    world = plain_world(**{"recovery_timeout": 1_000, "namespaces": ("/", "/a"), **changes})
+    wire, socket, pid = recoverable(world)
+    world.program.clear()
+    return world, wire, socket, pid
+
+
+def recoverable(world: World) -> tuple[Wire, str, str]:
+    wire = open_websocket(world)
+    wire.send_text("40")
+    (reply,) = wire.texts()
+    return wire, sid_in_reply(reply), reply.partition('"pid":"')[2].rstrip('"}')
+
+
+def back(world: World, pid: str, offset: int = 0) -> tuple[Wire, list[str]]:
+    wire = open_websocket(world)
+    wire.send_text(f'40{{"pid":"{pid}","offset":"{offset}"}}')
+    return wire, wire.texts()
+
+
+def test_a_socket_that_is_away_is_still_the_programs() -> None:
+    world, wire, socket, pid = recovering()
+    world.server.join(socket, "r")
+    wire.drop()
+    assert list(world.program) == [Disconnected(socket, "/", "transport close")]
+    assert world.server.rooms(socket) == ("r",)
+    assert world.server.members("/", "r") == (socket,)
+    world.server.emit(socket, "one", [], world.now)
+    world.server.broadcast("/", "two", [], world.now, rooms=("r",))
+    world.server.acknowledge(socket, 1, [], world.now)
+    assert world.server.emit(socket, "three", [], world.now, want_ack=True) == 0
+    world.pump()
+    assert world.program.pop() == AckFailed(socket, 0, "disconnected")
+    wire, texts = back(world, pid)
+    assert texts[:2] == ['42["one","1"]', '42["two","2"]']
+    assert sid_in_reply(texts[2]) == socket
+
+
+def test_a_socket_that_is_away_can_be_sent_off() -> None:
+    world, wire, socket, pid = recovering()
+    wire.drop()
+    world.server.disconnect(socket, world.now)
+    _, texts = back(world, pid)
+    assert sid_in_reply(texts[0]) != socket
+    world.advance(2_000)
+
+
+def test_a_socket_whose_time_is_over_is_forgotten() -> None:
+    world, wire, socket, _ = recovering()
+    wire.drop()
+    world.advance(999)
+    assert world.server.members("/") == (socket,)
+    world.advance(1)
+    assert world.server.members("/") == ()
+    assert world.server.next_timeout() is None
+
+
+def test_as_many_sockets_are_kept_as_there_may_be_sessions() -> None:
+    world = plain_world(recovery_timeout=1_000, max_sessions=2)
+    sockets = []
+    for _ in range(3):
+        wire, socket, _ = recoverable(world)
+        wire.drop()
+        sockets.append(socket)
+    assert list(world.server.members("/")) == sockets[1:]
+
+
+def test_who_is_dropped_while_it_comes_back_may_come_again() -> None:
+    world, wire, socket, pid = recovering(outbox_bytes=100)
+    wire.drop()
+    world.server.emit(socket, "a", ["x" * 90], world.now)
+    other = open_websocket(world)
+    join(other, "/a")
+    other.room = 0
+    world.server.broadcast("/a", "b", ["y" * 90], world.now)
+    world.server.broadcast("/a", "b", ["y" * 20], world.now)
+    world.pump()
+    other.send_text(f'40{{"pid":"{pid}"}}')
+    assert not other.open
+    _, texts = back(world, pid)
+    assert sid_in_reply(texts[1]) == socket
+
+
+def test_who_is_dropped_while_it_joins_leaves_nothing_behind() -> None:
+    world, wire, _, _ = recovering(outbox_bytes=100)
+    wire.room = 0
+    world.server.broadcast("/", "b", ["y" * 60], world.now)
+    world.pump()
+    wire.send_text("40/a,")
+    assert not wire.open
+    assert world.server.members("/a") == ()
+
+
+def test_two_come_back_with_one_pid_and_the_later_has_it() -> None:
+    world, wire, socket, pid = recovering()
+    second, texts = back(world, pid)
+    assert sid_in_reply(texts[0]) == socket
+    assert not wire.open
+    third, texts = back(world, pid)
+    assert sid_in_reply(texts[0]) == socket
+    assert not second.open
+    assert third.open
+
+
+def test_a_bad_offset_ends_what_was_kept() -> None:
+    world, wire, socket, pid = recovering()
+    wire.drop()
+    _, texts = back(world, pid, 5)
+    assert sid_in_reply(texts[0]) != socket
+    assert world.server.members("/") == (sid_in_reply(texts[0]),)
+
+
+# -- what the program does -------------------------------------------------------------------------
+
+
+def test_an_acknowledgement_that_does_not_come_in_time() -> None:
+    world = plain_world()
+    wire = open_websocket(world)
+    socket = join(wire)
+    world.server.emit(socket, "a", [], world.now, want_ack=True, ack_timeout=50)
+    world.advance(50)
+    wire.send_text("430[]")
+    assert list(world.program)[1:] == [AckFailed(socket, 0, "timeout")]
+
+
+def test_an_answer_lets_in_refuses_or_comes_too_late() -> None:
+    world = plain_world(program_decides_joins=True)
+    wires = [open_websocket(world) for _ in range(3)]
+    for wire in wires:
+        wire.send_text("40")
+    first, second, third = (output.socket for output in world.program)  # type: ignore[union-attr]
+    wires[2].drop()
+    world.server.admit(first, world.now)
+    world.server.refuse(second, "no", world.now)
+    world.server.admit(third, world.now)
+    world.pump()
+    assert sid_in_reply(wires[0].texts()[0]) == first
+    assert wires[1].texts() == ['44{"message":"no"}']
+
+
+def test_who_hears_a_broadcast() -> None:
+    world = plain_world(namespaces=("/", "/a"))
+    wires = [open_websocket(world) for _ in range(3)]
+    sockets = [join(wire) for wire in wires]
+    elsewhere = join(wires[0], "/a")
+    for socket in sockets[:2]:
+        world.server.join(socket, "r")
+    world.server.broadcast("/", "one", [], world.now, exclude=("r", "nobody"))
+    world.server.broadcast("/", "two", [], world.now, rooms=("r", sockets[0], elsewhere))
+    world.server.leave(sockets[0], "r")
+    world.server.broadcast("/", "three", [], world.now, rooms=("r",))
+    world.pump()
+    assert [wire.texts() for wire in wires] == [
+        ['42["two"]'], ['42["two"]', '42["three"]'], ['42["one"]'],
+    ]  # fmt: skip
+
+
+def test_a_shutdown_waits_for_clients_that_have_not_been_handed_everything() -> None:
+    world = plain_world()
+    wire = open_websocket(world)
+    socket = join(wire)
+    wire.room = 0
+    for _ in range(2):
+        world.server.emit(socket, "a", [], world.now)
+        world.pump()
+    world.server.shut_down(world.now)
+    world.advance(100)
+    assert world.server.members("/") == (socket,)
+    wire.unblock()
+    world.advance(100)
+    assert wire.texts()[:2] == ['42["a"]'] * 2
+    assert world.server.members("/") == ()

@@ -1,0 +1,56 @@
+"""What waits for one peer, bounded.
+
+Rules of this file: what does not fit is refused whole, and its owner drops the peer. One packet may
+be larger than what may wait: then nothing else waits.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+_BURST = 16  # times what may wait: how much may be queued before the transport was asked
+
+
+class Outbox:
+    """A queue of messages, counted in bytes."""
+
+    __slots__ = ("_limit", "_queue", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def put(self, messages: Sequence[bytes], *, writable: bool) -> bool:
+        """Queue the messages of one packet. Return False, and queue none, if too much waits.
+
+        Args:
+            messages: a packet and its attachments.
+            writable: True: the transport was not offered all of this yet; it is a burst, and not
+                a backlog.
+        """
+        size = sum(map(len, messages))
+        limit = self._limit * _BURST if writable else self._limit
+        if self._queue and self._size + size > limit:
+            return False
+        self._queue.extend(messages)
+        self._size += size
+        return True
+
+    def pull(self, out: list[bytes], budget: int) -> int:
+        """Move messages to `out`, about `budget` bytes of them. Return what is left of it."""
+        while self._queue and budget > 0:
+            message = self._queue.popleft()
+            self._size -= len(message)
+            budget -= len(message)
+            out.append(message)
+        return budget
+
+    def take_all(self) -> list[bytes]:
+        """Take out all that waits."""
+        messages = list(self._queue)
+        self._queue.clear()
+        self._size = 0
+        return messages

@@ -1,0 +1,197 @@
+"""One client in one namespace: what it is sent, what it has been asked.
+
+Rules of this file: a socket may outlive its client (`carrier` is None then) if it has a journal: it
+keeps its id, its rooms and what it misses until its client is back or its time is over. What needs
+an answer is not kept: an event with an ack id fails at once, and a volatile one is dropped.
+"""
+
+import enum
+from typing import Protocol
+
+import msgspec
+
+from tokenwire.engineio.session import EngineSession
+from tokenwire.socketio.binary import Body
+from tokenwire.socketio.recovery import Journal, with_offset
+from tokenwire.types import Millis
+from tokenwire.wire import socketio as wire
+from tokenwire.wire.socketio import Packet, PacketType
+
+
+class Source(Protocol):
+    """Where a socket's streamed events come from."""
+
+    def has_events(self) -> bool: ...
+
+    def pull_events(self, out: list[bytes], budget: int, now: Millis) -> int:
+        """Append Socket.IO packets to `out`, about `budget` bytes of them. Return how many."""
+        ...
+
+    def refused(self, now: Millis) -> None:
+        """What was not pulled was offered to the transport, and refused."""
+        ...
+
+
+class Carrier(Protocol):
+    """The client whose socket it is (`client.py`)."""
+
+    session: EngineSession
+
+    def send(self, messages: list[bytes], now: Millis) -> None: ...
+
+    def disconnect(self, socket: "Socket", now: Millis) -> None: ...
+
+    def close(self, now: Millis) -> None: ...
+
+
+class Later(enum.Enum):
+    """The answer to a CONNECT that comes later."""
+
+    LATER = enum.auto()
+
+
+LATER = Later.LATER
+
+
+class Namespace(Protocol):
+    """What handles one namespace."""
+
+    def connect(
+        self, socket: "Socket", auth: object, now: Millis
+    ) -> dict[str, object] | Later | None:
+        """A client asks to join. Return None to let it, the CONNECT_ERROR's object, or LATER."""
+        ...
+
+    def connected(self, socket: "Socket", auth: object, now: Millis, *, recovered: bool) -> None:
+        """The client has joined; its CONNECT reply is queued."""
+        ...
+
+    def event(
+        self, socket: "Socket", name: str | int, args: list[object], ack_id: int | None, now: Millis
+    ) -> None: ...
+
+    def acknowledged(self, socket: "Socket", ack_id: int, args: list[object]) -> None: ...
+
+    def disconnected(self, socket: "Socket", reason: str, now: Millis) -> None: ...
+
+
+class Socket:
+    """A client's place in a namespace."""
+
+    __slots__ = (
+        "_next_ack",
+        "_waiting_acks",
+        "carrier",
+        "head",
+        "id",
+        "journal",
+        "name",
+        "namespace",
+        "pid_key",
+        "source",
+    )
+
+    def __init__(self, carrier: Carrier, socket_id: str, name: str, namespace: Namespace) -> None:
+        self.id = socket_id
+        self.name = name
+        """The namespace's."""
+        self.namespace = namespace
+        self.carrier: Carrier | None = carrier
+        """The client; None: it is away, and may come back."""
+        self.head = wire.event_head(name)
+        self.source: Source | None = None
+        self.journal: Journal | None = None
+        """What it was sent lately; None: it cannot come back."""
+        self.pid_key = b""
+        self._next_ack = 0
+        self._waiting_acks: dict[int, None] = {}
+
+    @property
+    def user_agent(self) -> str:
+        """The User-Agent of the handshake, empty if there was none."""
+        if self.carrier is None:
+            return ""
+        return self.carrier.session.handshake.header("user-agent") or ""
+
+    def writable(self) -> bool:
+        """Return True if what is queued now can go out now."""
+        return self.carrier is not None and self.carrier.session.writable()
+
+    def wake(self) -> None:
+        """The socket's source has events."""
+        if self.carrier is not None:
+            self.carrier.session.wake()
+
+    def send_event(self, body: bytes, now: Millis) -> None:
+        """Queue an event given as its JSON array."""
+        if self.carrier is not None:
+            self.carrier.send([self.head + body], now)
+
+    def emit(self, body: Body, now: Millis, *, volatile: bool = False) -> None:
+        """Send an event.
+
+        Args:
+            body: its name and arguments.
+            now: the time.
+            volatile: drop it if it cannot go out now.
+        """
+        if volatile and not self.writable():
+            return
+        journal = self.journal
+        if journal is not None:
+            body = with_offset(body, journal.offset if volatile else journal.offset + 1)
+        messages = self._packet(PacketType.EVENT, PacketType.BINARY_EVENT, body, None)
+        if journal is not None and not volatile:
+            journal.keep(messages)
+        if self.carrier is not None:
+            self.carrier.send(messages, now)
+
+    def ask(self, body: Body, now: Millis) -> int:
+        """Send an event that wants an acknowledgement. Return the id under which it will come."""
+        ack_id = self._next_ack
+        self._next_ack += 1
+        if self.carrier is not None:
+            self._waiting_acks[ack_id] = None
+            kinds = PacketType.EVENT, PacketType.BINARY_EVENT
+            self.carrier.send(self._packet(*kinds, body, ack_id), now)
+        return ack_id
+
+    def acknowledge(self, ack_id: int, body: Body, now: Millis) -> None:
+        """Answer an event that came with an ack id, if who asked is still there."""
+        if self.carrier is not None:
+            kinds = PacketType.ACK, PacketType.BINARY_ACK
+            self.carrier.send(self._packet(*kinds, body, ack_id), now)
+
+    def disconnect(self, now: Millis, *, close: bool = False) -> None:
+        """Send a DISCONNECT and leave; with `close` the transport closes behind it."""
+        if self.carrier is None:
+            return
+        if close:
+            self.carrier.close(now)
+        else:
+            self.carrier.disconnect(self, now)
+
+    def _packet(
+        self, plain: PacketType, binary: PacketType, body: Body, ack_id: int | None
+    ) -> list[bytes]:
+        kind = binary if body.attachments else plain
+        count = len(body.attachments)
+        packet = Packet(kind, self.name, ack_id, msgspec.Raw(body.json), count)
+        return [wire.encode(packet), *body.attachments]
+
+    def takes_ack(self, ack_id: int) -> bool:
+        """Return True once for an id that `ask` gave out."""
+        if ack_id in self._waiting_acks:
+            del self._waiting_acks[ack_id]
+            return True
+        return False
+
+    def waits_for(self, ack_id: int) -> bool:
+        """Return True if the acknowledgement may still come."""
+        return ack_id in self._waiting_acks
+
+    def end_acks(self) -> list[int]:
+        """No acknowledgement will come any more: return the ids that waited."""
+        ended = list(self._waiting_acks)
+        self._waiting_acks.clear()
+        return ended

@@ -1,0 +1,31 @@
+"""What waits for a peer."""
+
+from tokenwire.engineio.outbox import Outbox
+
+
+def test_messages_come_out_in_order_within_the_budget() -> None:
+    outbox = Outbox(100)
+    assert not outbox
+    assert outbox.put([b"aa", b"bb"], writable=False)
+    assert outbox.put([b"cc"], writable=False)
+    out: list[bytes] = []
+    assert outbox.pull(out, 3) == -1
+    assert out == [b"aa", b"bb"]
+    assert outbox
+    assert outbox.pull(out, 10) == 8
+    assert out == [b"aa", b"bb", b"cc"]
+    assert outbox.pull(out, 0) == 0
+    assert not outbox
+
+
+def test_what_is_too_much_is_refused_whole() -> None:
+    outbox = Outbox(10)
+    assert outbox.put([b"x" * 1_000], writable=False)  # alone, any size
+    assert not outbox.put([b"y"], writable=False)
+    assert outbox.take_all() == [b"x" * 1_000]
+    assert outbox.put([b"a" * 10], writable=False)
+    assert not outbox.put([b"b"], writable=False)
+    assert outbox.put([b"c" * 150], writable=True)  # a burst
+    assert not outbox.put([b"d"], writable=True)
+    assert outbox.take_all() == [b"a" * 10, b"c" * 150]
+    assert outbox.put([b"e" * 10], writable=False)
