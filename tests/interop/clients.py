@@ -2,7 +2,7 @@
 
 Rules of this file: a scenario knows a `Client` and nothing of what is behind it. All that a client
 receives is kept in order in `log`; `take` waits for what has not been taken yet. Nothing that is
-sent or received is changed on its way.
+sent or received is changed on its way; bytes go to Node and back as `{"$bytes": hexadecimal}`.
 """
 
 import abc
@@ -11,7 +11,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,10 @@ NAMESPACE = "/ai"
 KINDS = ("js-default", "js-websocket", "js-polling", "py")
 """The clients of the acceptance tests."""
 
-_TRANSPORTS: dict[str, list[str]] = {
-    "js-default": ["polling", "websocket"],
-    "js-websocket": ["websocket"],
-    "js-polling": ["polling"],
+_TRANSPORTS: dict[str, dict[str, object]] = {
+    "js-default": {},  # the stock client's own default
+    "js-websocket": {"transports": ["websocket"]},
+    "js-polling": {"transports": ["polling"]},
 }
 _JS_RECONNECTION = {"reconnectionDelay": 20, "reconnectionDelayMax": 50, "randomizationFactor": 0}
 _PY_RECONNECTION = {"reconnection_delay": 0.02, "reconnection_delay_max": 0.05}
@@ -51,7 +51,7 @@ class Received:
 
 
 class Client(abc.ABC):
-    """A client of `/ai`."""
+    """A client of a namespace: of `/ai` where nothing else is said."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -86,6 +86,10 @@ class Client(abc.ABC):
             fields: what its payload must hold.
         """
         return self._take(name, lambda item: _holds(item, fields), limit).payload
+
+    def take_all(self, name: str) -> list[Any]:
+        """Wait for an event that was not taken before, and return its arguments."""
+        return list(self._take(name, lambda item: True, LIMIT).args)
 
     def _take(self, name: str, fits: Callable[[Received], bool], limit: float) -> Received:
         def found() -> Received | None:
@@ -129,12 +133,16 @@ class Client(abc.ABC):
     def disconnect(self) -> None:
         """Leave for good. Harmless when it has left."""
 
-    def call(self, event: str, *args: object) -> Any:
-        """Send an event and return what it is acknowledged with."""
+    def call_all(self, event: str, *args: object) -> list[Any]:
+        """Send an event and return all that it is acknowledged with."""
         call_id = next(self._calls)
         self.send_call(event, args, call_id)
         item = self._take("$ack", lambda item: bool(item.args[0] == call_id), LIMIT)
-        _, *values = item.args
+        return list(item.args[1:])
+
+    def call(self, event: str, *args: object) -> Any:
+        """Send an event and return the one value that it is acknowledged with."""
+        values = self.call_all(event, *args)
         assert len(values) == 1, f"{event} was acknowledged with {values}"
         return values[0]
 
@@ -163,9 +171,9 @@ def _holds(item: Received, fields: dict[str, object]) -> bool:
 
 def require_packages() -> None:
     """Fail, with what to do, where the npm packages are not installed."""
-    assert (HERE / "node_modules" / "socket.io-client").is_dir(), (
-        "tests/interop/node_modules is missing: `make test` installs the npm packages"
-    )
+    wanted = json.loads((HERE / "package.json").read_bytes())["dependencies"]
+    missing = [name for name in wanted if not (HERE / "node_modules" / name).is_dir()]
+    assert missing == [], "`make test` installs the npm packages of tests/interop"
 
 
 class Node:
@@ -192,7 +200,7 @@ class Node:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            message = json.loads(line)
+            message = json.loads(line, object_hook=_unpacked)
             client = self._clients.get(message["client"])
             if client is not None:
                 client.received(message["name"], tuple(message["args"]))
@@ -203,16 +211,28 @@ class Node:
 
     def send(self, **command: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(json.dumps(command, default=_packed) + "\n")
         self._process.stdin.flush()
 
-    def connect(self, kind: str, url: str, options: dict[str, object]) -> "JsClient":
+    def connect(
+        self, kind: str, url: str, options: dict[str, object], library: str = "socket.io-client"
+    ) -> "JsClient":
+        """Open a connection and join the namespace that the URL ends in."""
+        client = self._client(kind)
+        whole = {**_JS_RECONNECTION, **options}
+        self.send(op="connect", client=client.name, library=library, url=url, options=whole)
+        return client
+
+    def join(self, beside: "JsClient", namespace: str, options: dict[str, object]) -> "JsClient":
+        """Join one more namespace, on the connection of another client."""
+        client = self._client(beside.kind)
+        names = {"client": client.name, "beside": beside.name}
+        self.send(op="join", **names, namespace=namespace, options=options)
+        return client
+
+    def _client(self, kind: str) -> "JsClient":
         client = JsClient(kind, self, f"{kind} {next(self._numbers)}")
         self._clients[client.name] = client
-        whole = {"transports": _TRANSPORTS[kind], **_JS_RECONNECTION, **options}
-        if kind == "js-default":
-            del whole["transports"]  # the stock client's own default
-        self.send(op="connect", client=client.name, url=url, options=whole)
         return client
 
     def wait_quiet(self) -> None:
@@ -233,6 +253,15 @@ class Node:
             finally:
                 self._process.kill()
             self._reader.join(LIMIT)
+
+
+def _packed(value: object) -> object:
+    assert isinstance(value, bytes)
+    return {"$bytes": value.hex()}
+
+
+def _unpacked(value: dict[str, Any]) -> object:
+    return bytes.fromhex(value["$bytes"]) if value.keys() == {"$bytes"} else value
 
 
 class JsClient(Client):
@@ -263,54 +292,34 @@ class JsClient(Client):
 # -- python-socketio -----------------------------------------------------------------------------
 
 
-class PyClient(Client):
-    """A python-socketio AsyncClient, in a loop of its own. Its missing types stay in this class."""
+class PyConnection:
+    """A python-socketio AsyncClient, in a loop of its own, with a client for each namespace."""
 
-    def __init__(self, url: str, options: dict[str, object]) -> None:
-        super().__init__("py")
+    def __init__(self, url: str, namespaces: Sequence[str], options: dict[str, object]) -> None:
         self._thread = LoopThread("python-socketio")
         self._left = False
-        self._sio: Any = None
+        self.sio: Any = None
         self._http: aiohttp.ClientSession | None = None
-        self._thread.run(self._connect(url, options))
+        self.clients = tuple(PyClient(self, namespace) for namespace in namespaces)
+        self._thread.run(self._connect(url, list(namespaces), options))
 
-    async def _connect(self, url: str, options: dict[str, object]) -> None:
+    async def _connect(self, url: str, namespaces: list[str], options: dict[str, object]) -> None:
         # Its own one is not closed where a connection is lost.
         self._http = aiohttp.ClientSession()
-        self._sio = socketio.AsyncClient(
+        self.sio = socketio.AsyncClient(
             http_session=self._http, randomization_factor=0, **_PY_RECONNECTION
         )
-        self._sio.on("connect", self._connected, namespace=NAMESPACE)
-        self._sio.on("disconnect", self._disconnected, namespace=NAMESPACE)
-        self._sio.on("connect_error", self._refused, namespace=NAMESPACE)
-        self._sio.on("*", self._event, namespace=NAMESPACE)
-        await self._sio.connect(url, namespaces=[NAMESPACE], wait_timeout=LIMIT, **options)
+        for client in self.clients:
+            client.listen(self.sio)
+        # Who is refused hears of it: it is no reason to wait, or to raise.
+        await self.sio.connect(url, namespaces=namespaces, wait=False, **options)
 
-    def _event(self, name: str, *args: object) -> None:
-        self.received(name, args)
+    def run(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run what the AsyncClient is to do."""
+        self._thread.run(work)
 
-    def _connected(self) -> None:
-        self.received("$connect", (self._sio.get_sid(NAMESPACE), self._sio.transport()))
-
-    def _disconnected(self, reason: str) -> None:
-        self.received("$disconnect", (reason,))
-
-    def _refused(self, data: object) -> None:
-        self.received("$connect_error", (data,))
-
-    def emit(self, event: str, *args: object) -> None:
-        self._thread.run(self._sio.emit(event, args, namespace=NAMESPACE))
-
-    def send_call(self, event: str, args: tuple[object, ...], call_id: int) -> None:
-        def acknowledged(*values: object) -> None:
-            self.received("$ack", (call_id, *values))
-
-        self._thread.run(self._sio.emit(event, args, namespace=NAMESPACE, callback=acknowledged))
-
-    def write(self, packet: str) -> None:
-        self._thread.run(self._sio.eio.send(packet))
-
-    def disconnect(self) -> None:
+    def close(self) -> None:
+        """Leave all namespaces for good. Harmless when done before."""
         if not self._left:
             self._left = True
             self._thread.run(self._end())
@@ -318,8 +327,60 @@ class PyClient(Client):
 
     async def _end(self) -> None:
         assert self._http is not None
-        await self._sio.shutdown()
+        await self.sio.shutdown()
         await self._http.close()
+
+
+class PyClient(Client):
+    """A namespace of an AsyncClient, whose missing types stay in these two classes."""
+
+    def __init__(self, connection: PyConnection, namespace: str) -> None:
+        super().__init__("py")
+        self._connection = connection
+        self._namespace = namespace
+
+    def listen(self, sio: Any) -> None:
+        """Keep what comes in this namespace."""
+        sio.on("connect", self._connected, namespace=self._namespace)
+        sio.on("disconnect", self._disconnected, namespace=self._namespace)
+        sio.on("connect_error", self._refused, namespace=self._namespace)
+        sio.on("*", self._event, namespace=self._namespace)
+
+    def _event(self, name: str, *args: object) -> tuple[object, ...]:
+        self.received(name, args)
+        return args  # what an event is acknowledged with, if the server asks for it
+
+    def _connected(self) -> None:
+        sio = self._connection.sio
+        if sio.transport() == "websocket" and sio.eio.upgrades:
+            self.received("$upgrade", ("websocket",))  # it upgrades before it joins
+        self.received("$connect", (sio.get_sid(self._namespace), sio.transport()))
+
+    def _disconnected(self, reason: str) -> None:
+        self.received("$disconnect", (reason,))
+
+    def _refused(self, data: object) -> None:
+        message = data["message"] if isinstance(data, dict) else data
+        self.received("$connect_error", (message,))
+
+    def emit(self, event: str, *args: object) -> None:
+        sio = self._connection.sio
+        self._connection.run(sio.emit(event, args, namespace=self._namespace))
+
+    def send_call(self, event: str, args: tuple[object, ...], call_id: int) -> None:
+        def acknowledged(*values: object) -> None:
+            self.received("$ack", (call_id, *values))
+
+        sio = self._connection.sio
+        self._connection.run(
+            sio.emit(event, args, namespace=self._namespace, callback=acknowledged)
+        )
+
+    def write(self, packet: str) -> None:
+        self._connection.run(self._connection.sio.eio.send(packet))
+
+    def disconnect(self) -> None:
+        self._connection.close()
 
 
 @contextmanager
@@ -342,9 +403,9 @@ def connect(node: Node, kind: str, url: str, options: dict[str, object] | None =
     """
     client: Client
     if kind == "py":
-        client = PyClient(url, options or {})
+        (client,) = PyConnection(url, (NAMESPACE,), options or {}).clients
     else:
-        client = node.connect(kind, url + NAMESPACE, options or {})
+        client = node.connect(kind, url + NAMESPACE, _TRANSPORTS[kind] | (options or {}))
     client.wait_connected()
     return client
 

@@ -1,10 +1,12 @@
 """A TCP link between a client and the server that a test can cut: the dropped transport.
 
 Rules of this file: bytes pass unchanged, both ways; a cut resets every connection there is, and
-each new one until the link is mended: a polling client may have none just when it is cut.
+each new one until the link is mended: a polling client may have none just when it is cut. What
+clients send by WebSocket can be held up, so that an upgrade takes as long as a test wants.
 """
 
 import asyncio
+import math
 import socket
 import struct
 import threading
@@ -12,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from runtimes.loop_thread import LoopThread, stop_listening
+
+_PIECE = 65_536  # bytes
 
 
 class Link:
@@ -23,6 +27,9 @@ class Link:
         self._whole = True
         self.refused = threading.Event()
         """Set when somebody came while the link was cut."""
+        self._pieces = math.inf
+        """How many pieces of what a client sends by a WebSocket are let through."""
+        self._changed = asyncio.Condition()
         self._ends: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._listener = self._thread.run(asyncio.start_server(self._accept, "127.0.0.1", 0))
         self.port: int = self._listener.sockets[0].getsockname()[1]
@@ -33,6 +40,22 @@ class Link:
 
     def mend(self) -> None:
         self._whole = True
+
+    def hold_websockets(self, *, after: float) -> None:
+        """Let only so many pieces through of what a client sends by a WebSocket.
+
+        Its handshake is one piece; each message behind which it waits for an answer is another.
+        """
+        self._thread.run(self._let_through(after))
+
+    def pass_websockets(self) -> None:
+        """Hold nothing up."""
+        self._thread.run(self._let_through(math.inf))
+
+    async def _let_through(self, pieces: float) -> None:
+        async with self._changed:
+            self._pieces = pieces
+            self._changed.notify_all()
 
     async def _cut(self) -> None:
         self._whole = False
@@ -67,10 +90,27 @@ class Link:
                 task = asyncio.current_task()
                 assert task is not None
                 self._ends[task].append(forth)
-                await asyncio.gather(_pass(reader, forth), _pass(back, writer))
+                await asyncio.gather(self._pass_forth(reader, forth), _pass_back(back, writer))
         finally:
             for end in ends:
                 end.close()
+
+    async def _pass_forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what the client sends."""
+        passed, websocket = 0, False
+        with suppress(ConnectionError):
+            while data := await reader.read(_PIECE):
+                websocket = websocket or b"upgrade: websocket" in data.lower()
+                if websocket:
+                    await self._may_pass(passed)
+                passed += 1
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def _may_pass(self, passed: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: passed < self._pieces)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -79,9 +119,9 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
-        while data := await reader.read(65_536):
+        while data := await reader.read(_PIECE):
             writer.write(data)
             await writer.drain()
         writer.write_eof()
