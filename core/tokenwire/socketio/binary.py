@@ -1,12 +1,45 @@
-"""Attachments: bytes taken out of a payload and put back into it.
+"""Attachments: bytes taken out of a payload and put back into it. Both roles use it.
 
 Rules of this file: in a binary packet `{"_placeholder": true, "num": n}` stands for attachment n;
-each attachment is named exactly once. In any other packet that object is plain data.
+each attachment is named exactly once. In any other packet that object is plain data. Nothing comes
+between a packet and its attachments.
 """
+
+from msgspec.structs import replace
 
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.wire import Binary
-from tokenwire.wire.socketio import Packet
+from tokenwire.wire import socketio as wire
+from tokenwire.wire.socketio import Limits, Packet, PacketType
+
+
+def encode_event(namespace: str, ack_id: int | None, args: list[object]) -> list[bytes]:
+    """Return the messages of an event: its packet, then its attachments.
+
+    Args:
+        namespace: where it belongs.
+        ack_id: the id of the acknowledgement that is wanted, if one is.
+        args: its name and arguments: JSON values and bytes, nested.
+
+    Raises:
+        TypeError, ValueError, RecursionError: `args` cannot be sent.
+    """
+    return _encode(PacketType.EVENT, PacketType.BINARY_EVENT, namespace, ack_id, args)
+
+
+def encode_ack(namespace: str, ack_id: int, args: list[object]) -> list[bytes]:
+    """Return the messages of an acknowledgement, as `encode_event` does those of an event."""
+    return _encode(PacketType.ACK, PacketType.BINARY_ACK, namespace, ack_id, args)
+
+
+def _encode(
+    plain: PacketType, binary: PacketType, namespace: str, ack_id: int | None, args: list[object]
+) -> list[bytes]:
+    attachments: list[Binary] = []
+    data = take_out(args, attachments)
+    kind = binary if attachments else plain
+    packet = Packet(kind, namespace, ack_id, data, len(attachments))
+    return [wire.encode(packet), *attachments]
 
 
 def take_out(data: object, attachments: list[Binary]) -> object:
@@ -24,6 +57,54 @@ def take_out(data: object, attachments: list[Binary]) -> object:
     if isinstance(data, list | tuple):
         return [take_out(value, attachments) for value in data]
     return data
+
+
+class PacketReader:
+    """Makes whole packets of the messages of one connection."""
+
+    __slots__ = ("_assembler", "_limits", "_max_bytes")
+
+    def __init__(self, limits: Limits, max_bytes: int) -> None:
+        """
+        Args:
+            limits: what a packet may hold.
+            max_bytes: how large its attachments may be, all together.
+        """
+        self._limits = limits
+        self._max_bytes = max_bytes
+        self._assembler: Assembler | None = None
+
+    @property
+    def unfinished(self) -> Packet:
+        """The packet that waits for attachments, after `read` has returned None."""
+        assert self._assembler is not None
+        return self._assembler.packet
+
+    def reset(self) -> None:
+        """Forget the packet that waits for attachments: the connection is over."""
+        self._assembler = None
+
+    def read(self, message: bytes) -> Packet | None:
+        """Take one message. Return the packet that is whole with it, its attachments in place.
+
+        Raises:
+            RemoteProtocolError: a message that is no packet, or not this one's turn.
+        """
+        if type(message) is Binary:
+            if self._assembler is None:
+                raise RemoteProtocolError("an attachment without its packet")
+            if not self._assembler.add(message):
+                return None
+            packet = replace(self._assembler.packet, data=self._assembler.data())
+            self._assembler = None
+            return packet
+        if self._assembler is not None:
+            raise RemoteProtocolError("a packet between the attachments of another")
+        packet = wire.decode(message, self._limits)
+        if not packet.attachments:
+            return packet
+        self._assembler = Assembler(packet, self._max_bytes)
+        return None
 
 
 class Assembler:

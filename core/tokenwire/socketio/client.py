@@ -14,9 +14,8 @@ import msgspec
 from tokenwire.config import Config
 from tokenwire.engineio.session import ENDED, EngineSession
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.socketio.binary import PacketReader, encode_ack, encode_event
 from tokenwire.types import Millis
-from tokenwire.wire import Binary
 from tokenwire.wire import socketio as wire
 from tokenwire.wire.socketio import Packet, PacketType
 
@@ -126,7 +125,7 @@ class Socket:
             The id under which the client's acknowledgement will come, if one is wanted.
         """
         ack_id = self._next_ack if want_ack else None
-        messages = self._encode(PacketType.EVENT, PacketType.BINARY_EVENT, args, ack_id)
+        messages = encode_event(self.name, ack_id, args)
         if ack_id is not None:  # counted once the event could be encoded
             self._next_ack += 1
             self._waiting_acks[ack_id] = None
@@ -135,17 +134,7 @@ class Socket:
 
     def acknowledge(self, ack_id: int, args: list[object], now: Millis) -> None:
         """Answer an event that came with an ack id."""
-        messages = self._encode(PacketType.ACK, PacketType.BINARY_ACK, args, ack_id)
-        self._client.send(messages, now)
-
-    def _encode(
-        self, plain: PacketType, binary: PacketType, args: list[object], ack_id: int | None
-    ) -> list[bytes]:
-        attachments: list[Binary] = []
-        data = take_out(args, attachments)
-        kind = binary if attachments else plain
-        packet = Packet(kind, self.name, ack_id, data, len(attachments))
-        return [wire.encode(packet), *attachments]
+        self._client.send(encode_ack(self.name, ack_id, args), now)
 
     def takes_ack(self, ack_id: int) -> bool:
         """Return True once for an id that `emit` gave out."""
@@ -165,7 +154,7 @@ class Socket:
 class Client:
     """The Socket.IO side of one Engine.IO session."""
 
-    __slots__ = ("_assembler", "_hub", "_queue", "_queued_bytes", "session", "sockets")
+    __slots__ = ("_hub", "_queue", "_queued_bytes", "_reader", "session", "sockets")
 
     def __init__(self, session: EngineSession, hub: Hub) -> None:
         self.session = session
@@ -173,7 +162,7 @@ class Client:
         self._hub = hub
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._assembler: Assembler | None = None
+        self._reader = PacketReader(hub.limits, hub.config.max_payload)
 
     # -- to the client -----------------------------------------------------------------------------
 
@@ -229,22 +218,11 @@ class Client:
     # -- from the client ---------------------------------------------------------------------------
 
     def receive(self, message: bytes, now: Millis) -> None:
-        if type(message) is Binary:
-            if self._assembler is None:
-                raise RemoteProtocolError("an attachment without its packet")
-            if self._assembler.add(message):
-                packet, data = self._assembler.packet, self._assembler.data()
-                self._assembler = None
-                self._dispatch(packet, data, now)
-            return
-        if self._assembler is not None:
-            raise RemoteProtocolError("a packet between the attachments of another")
-        packet = wire.decode(message, self._hub.limits)
-        if packet.attachments:
-            self._joined(packet)
-            self._assembler = Assembler(packet, self._hub.config.max_payload)
+        packet = self._reader.read(message)
+        if packet is None:
+            self._joined(self._reader.unfinished)
         else:
-            self._dispatch(packet, packet.data, now)
+            self._dispatch(packet, now)
 
     def _joined(self, packet: Packet) -> Socket:
         socket = self.sockets.get(packet.namespace)
@@ -252,11 +230,12 @@ class Client:
             raise RemoteProtocolError("a packet for a namespace that was not joined")
         return socket
 
-    def _dispatch(self, packet: Packet, data: object, now: Millis) -> None:
+    def _dispatch(self, packet: Packet, now: Millis) -> None:
         if packet.type is PacketType.CONNECT:
             self._connect(packet, now)
             return
         socket = self._joined(packet)
+        data = packet.data
         match packet.type:
             case PacketType.EVENT | PacketType.BINARY_EVENT:
                 assert isinstance(data, list)
@@ -313,7 +292,7 @@ class Client:
         self._hub.close_client(self, now)
 
     def closed(self, reason: str, now: Millis) -> None:
-        self._assembler = None
+        self._reader.reset()
         self._queue.clear()
         for socket in list(self.sockets.values()):
             self._leave(socket, reason, now)

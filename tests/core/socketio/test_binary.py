@@ -2,9 +2,15 @@
 
 import pytest
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.socketio.binary import (
+    Assembler,
+    PacketReader,
+    encode_ack,
+    encode_event,
+    take_out,
+)
 from tokenwire.wire import Binary
-from tokenwire.wire.socketio import Packet, PacketType
+from tokenwire.wire.socketio import Limits, Packet, PacketType
 
 
 def hole(number: object) -> dict[str, object]:
@@ -74,3 +80,37 @@ def test_attachments_share_one_limit() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         assembled([hole(0), hole(1)], b"x" * 60, b"y" * 41)
     assert caught.value.close_code == 1009
+
+
+def test_events_and_acks_are_their_packet_and_their_attachments() -> None:
+    assert encode_event("/", None, ["a", 1]) == [b'2["a",1]']
+    assert encode_event("/x", 7, ["a", b"1", [b"2"]]) == [
+        b'52-/x,7["a",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":1}]]',
+        b"1",
+        b"2",
+    ]
+    assert encode_ack("/", 3, []) == [b"33[]"]
+    assert encode_ack("/x", 3, [b"1"]) == [b'61-/x,3[{"_placeholder":true,"num":0}]', b"1"]
+
+
+def test_a_packet_is_whole_with_its_last_attachment() -> None:
+    reader = PacketReader(Limits(), 100)
+    assert reader.read(b'2["a"]') == Packet(PacketType.EVENT, data=["a"])
+    for _ in range(2):  # the reader is ready for another
+        head, *attachments = encode_event("/x", 1, ["a", b"1", b"2"])
+        assert reader.read(head) is None
+        assert reader.unfinished.namespace == "/x"
+        assert reader.read(attachments[0]) is None
+        packet = reader.read(attachments[1])
+        assert packet == Packet(PacketType.BINARY_EVENT, "/x", 1, ["a", b"1", b"2"], 2)
+
+
+def test_what_comes_out_of_turn_is_refused() -> None:
+    reader = PacketReader(Limits(), 100)
+    with pytest.raises(RemoteProtocolError, match="without its packet"):
+        reader.read(Binary(b"1"))
+    assert reader.read(encode_event("/", None, ["a", b"1"])[0]) is None
+    with pytest.raises(RemoteProtocolError, match="between"):
+        reader.read(b'2["a"]')
+    reader.reset()
+    assert reader.read(b'2["a"]') is not None
