@@ -48,12 +48,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "/socket.io/"
     ai_namespace: str | None = "/ai"  # None: no AI protocol, a plain Socket.IO server
     namespaces: tuple[str, ...] = ("/",)  # the program's own; "/" exists on every Node server
-    namespace_patterns: tuple[str, ...] = ()  # regular expressions of more of them
-    namespace_chars: int = 256  # the longest name that a pattern is tried on
+    # Regular expressions of more of them. They are tried on names from peers, so none may backtrack
+    # without end: no repetition of what is itself repeated.
+    namespace_patterns: tuple[str, ...] = ()
+    namespace_chars: int = 128  # the longest name that a pattern is tried on
     max_namespaces: int = 64  # that one client is in
+    connect_bytes: int = 16 * 1024  # of a CONNECT; its payload waits until the program has decided
     program_decides_joins: bool = False  # True: each Joining needs an `admit` or a `refuse`
     recovery_timeout: int | None = None  # how long a lost socket may return; None: it cannot (Node)
     recovery_bytes: int = 256 * 1024  # of the latest events, per socket
+    max_lost_sockets: int = 10_000  # that may return; the one lost first makes room
     heartbeat_interval: int = 30_000  # pingInterval; the seed's (Node: 25,000)
     heartbeat_timeout: int = 20_000  # pingTimeout; Node's
     max_payload: int = 1_000_000  # Node's maxHttpBufferSize
@@ -99,10 +103,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 )
         if self.protocol == "engine.io" and self.ai_namespace is not None:
             raise LocalProtocolError('protocol "engine.io" needs ai_namespace=None')
+        for name in self.namespaces:
+            if not name.startswith("/") or "," in name:
+                raise LocalProtocolError(
+                    f"namespaces: {name!r} must begin with a slash and hold no comma"
+                )
         for pattern in self.namespace_patterns:
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise LocalProtocolError(
                     f"namespace_patterns: {pattern!r} is no regular expression: {error}"
                 ) from error

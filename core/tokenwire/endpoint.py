@@ -189,6 +189,7 @@ class Endpoint(Program):
             self.timers.set(Timer.SHUTDOWN, 0, min(now + _SHUTDOWN_STEP, self._stop_at))
             return
         self._engine.close_all("server shutting down", now)
+        self._sockets.program.forget_all()
         self.outputs.put(Stopped())
 
     # -- outputs -----------------------------------------------------------------------------------

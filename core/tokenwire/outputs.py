@@ -97,6 +97,7 @@ class Connected(msgspec.Struct, frozen=True):
     socket: str
     namespace: str
     auth: object
+    """The payload with which it was let in, also when it is back."""
     recovered: bool = False
     """True: a socket that was Disconnected is back, in its rooms, and gets what it missed."""
 
@@ -118,6 +119,15 @@ class Disconnected(msgspec.Struct, frozen=True):
     socket: str
     namespace: str
     reason: str
+    may_return: bool = False
+    """True: it is away, and either Connected again or Forgotten."""
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """A socket that was Disconnected and might have come back is gone for good."""
+
+    socket: str
+    namespace: str
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -175,6 +185,7 @@ ProgramEvent = (
     | Connected
     | Event
     | Disconnected
+    | Forgotten
     | Acknowledged
     | AckFailed
     | SessionOpened

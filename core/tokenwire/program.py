@@ -4,7 +4,7 @@ Rules of this file: arguments are checked and encoded before anything changes. A
 its id, which a `Connected` (or `Joining`) has told; one that has left for good raises.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tokenwire.errors import LocalProtocolError
 from tokenwire.socketio.binary import Body, encode_body
@@ -30,13 +30,12 @@ class Program:
         """Answer a Joining: the client's `connect_error` gets `message` and `data`.
 
         Raises:
-            LocalProtocolError: `data` is not JSON.
+            LocalProtocolError: `data` is not JSON alone.
         """
         error: dict[str, object] = {"message": message}
         if data is not None:
             error["data"] = data
-        if encode_body([error]).attachments:
-            raise LocalProtocolError("a CONNECT_ERROR holds no bytes")
+        encode_body([error], 0)
         self._sockets.answer(socket, error, now)
 
     def disconnect(self, socket: str, now: Millis, *, close: bool = False) -> None:
@@ -45,7 +44,8 @@ class Program:
         Raises:
             LocalProtocolError: there is no such socket.
         """
-        self._sockets.disconnect(self._sockets.socket(socket), now, close=close)
+        program = self._sockets.program
+        program.disconnect(program.socket(socket), now, close=close)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -78,11 +78,11 @@ class Program:
             LocalProtocolError: there is no such socket, the name is reserved, `args` is not JSON
                 and bytes, or a volatile event is to be acknowledged.
         """
-        body = _event(name, args)
+        body = self._event(name, args)
         _check(want_ack=want_ack, ack_timeout=ack_timeout, volatile=volatile)
-        found = self._sockets.socket(socket)
+        found = self._sockets.program.socket(socket)
         if want_ack:
-            return self._sockets.ask(found, body, now, ack_timeout)
+            return self._sockets.program.ask(found, body, now, ack_timeout)
         found.emit(body, now, volatile=volatile)
         return None
 
@@ -93,8 +93,8 @@ class Program:
         args: list[object],
         now: Millis,
         *,
-        rooms: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
+        rooms: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
         want_ack: bool = False,
         ack_timeout: int | None = None,
         volatile: bool = False,
@@ -118,15 +118,18 @@ class Program:
         Raises:
             LocalProtocolError: as with `emit`.
         """
-        body = _event(name, args)
+        body = self._event(name, args)
         _check(want_ack=want_ack, ack_timeout=ack_timeout, volatile=volatile)
-        asked: dict[str, int] = {}
-        for found in self._sockets.audience(namespace, rooms, exclude):
-            if want_ack:
-                asked[found.id] = self._sockets.ask(found, body, now, ack_timeout)
-            else:
-                found.emit(body, now, volatile=volatile)
-        return asked
+        for names in (rooms, exclude):
+            if names is not None and not isinstance(names, list | tuple):
+                # A string has letters, a set no order.
+                raise LocalProtocolError("rooms and exclude are lists of names")
+        program = self._sockets.program
+        audience = program.audience(namespace, rooms, exclude)
+        if want_ack:
+            return {found.id: program.ask(found, body, now, ack_timeout) for found in audience}
+        program.broadcast(audience, body, now, volatile=volatile)
+        return {}
 
     def acknowledge(self, socket: str, ack_id: int, args: list[object], now: Millis) -> None:
         """Answer an Event that has an `ack_id`.
@@ -134,8 +137,10 @@ class Program:
         Raises:
             LocalProtocolError: there is no such socket, or `args` is not JSON and bytes.
         """
-        body = encode_body(args)
-        self._sockets.socket(socket).acknowledge(ack_id, body, now)
+        body = encode_body(args, self._sockets.config.max_attachments)
+        if type(ack_id) is not int or ack_id < 0:
+            raise LocalProtocolError(f"{ack_id!r} is no Event's ack_id")
+        self._sockets.program.socket(socket).acknowledge(ack_id, body, now)
 
     # -- rooms -------------------------------------------------------------------------------------
 
@@ -143,9 +148,9 @@ class Program:
         """Put a socket into a room of its namespace; harmless when it is in it.
 
         Raises:
-            LocalProtocolError: there is no such socket.
+            LocalProtocolError: there is no such socket, or the room has another one's id.
         """
-        self._sockets.enter(self._sockets.socket(socket), room)
+        self._sockets.program.enter(self._sockets.program.socket(socket), room)
 
     def leave(self, socket: str, room: str) -> None:
         """Take a socket out of a room; harmless when it is not in it.
@@ -153,7 +158,7 @@ class Program:
         Raises:
             LocalProtocolError: there is no such socket.
         """
-        self._sockets.leave(self._sockets.socket(socket), room)
+        self._sockets.program.leave(self._sockets.program.socket(socket), room)
 
     def rooms(self, socket: str) -> tuple[str, ...]:
         """Return the rooms that a socket was put into.
@@ -161,18 +166,20 @@ class Program:
         Raises:
             LocalProtocolError: there is no such socket.
         """
-        return self._sockets.rooms(self._sockets.socket(socket))
+        return self._sockets.program.rooms(self._sockets.program.socket(socket))
 
     def members(self, namespace: str, room: str | None = None) -> tuple[str, ...]:
         """Return the ids of the sockets in a room, or in the whole namespace."""
         rooms = None if room is None else (room,)
-        return tuple(socket.id for socket in self._sockets.audience(namespace, rooms, ()))
+        audience = self._sockets.program.audience(namespace, rooms, ())
+        return tuple(socket.id for socket in audience)
 
-
-def _event(name: str | int, args: list[object]) -> Body:
-    if name in RESERVED_EVENTS:
-        raise LocalProtocolError(f"{name!r} is the protocol's own event")
-    return encode_body([name, *args])
+    def _event(self, name: str | int, args: list[object]) -> Body:
+        if not isinstance(name, str) and type(name) is not int:
+            raise LocalProtocolError("the name of an event is a string or an integer")
+        if name in RESERVED_EVENTS:
+            raise LocalProtocolError(f"{name!r} is the protocol's own event")
+        return encode_body([name, *args], self._sockets.config.max_attachments)
 
 
 def _check(*, want_ack: bool, ack_timeout: int | None, volatile: bool) -> None:

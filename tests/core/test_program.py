@@ -272,3 +272,26 @@ def test_an_event_is_acknowledged() -> None:
     world.server.acknowledge(socket, 5, ["a", b"x"], world.now)
     world.pump()
     assert wire.texts()[:1] == ['461-5["a",{"_placeholder":true,"num":0}]']
+
+
+@pytest.mark.parametrize("name", [True, None, b"n", 1.5, ["a"]])
+def test_a_name_that_no_client_takes_is_refused(name: object) -> None:
+    world, _, (socket,) = joined()
+    with pytest.raises(LocalProtocolError, match="name of an event"):
+        world.server.emit(socket, name, [], world.now)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ack_id", [-1, True, None])
+def test_an_ack_id_that_no_event_has_is_refused(ack_id: object) -> None:
+    world, _, (socket,) = joined()
+    with pytest.raises(LocalProtocolError, match="ack_id"):
+        world.server.acknowledge(socket, ack_id, [], world.now)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", ["room", {"room"}, iter(["room"])])
+def test_rooms_without_an_order_or_in_letters_are_refused(names: object) -> None:
+    world, _, _ = joined()
+    with pytest.raises(LocalProtocolError, match="lists of names"):
+        world.server.broadcast("/", "a", [], world.now, rooms=names)  # type: ignore[arg-type]
+    with pytest.raises(LocalProtocolError, match="lists of names"):
+        world.server.broadcast("/", "a", [], world.now, exclude=names)  # type: ignore[arg-type]

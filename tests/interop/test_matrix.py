@@ -16,9 +16,8 @@ from interop.clients import HERE, Client, JsClient, Node, PyConnection
 from interop.link import Link, running_link
 from runtimes.server_thread import LIMIT, Control, running_server
 from tokenwire import Config, LocalProtocolError
-from tokenwire.outputs import Event
+from tokenwire.outputs import Event, ProgramEvent
 from tokenwire.testing.vectors import ServerOptions
-from tokenwire.testing.world import ProgramEvent
 from tokenwire.testing.worldnet import config, fixture
 
 PYTHON = "python-socketio"

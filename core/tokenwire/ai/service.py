@@ -19,7 +19,7 @@ from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
-from tokenwire.socketio.socket import Socket
+from tokenwire.socketio.socket import Recovered, Socket
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import IdSource, Millis, StreamId
 from tokenwire.wire import ids
@@ -59,12 +59,18 @@ class AiService:
         }
         self._allowed_models = frozenset(map(ollama.canonical_name, config.allowed_models))
 
-    # -- the namespace (socketio.client.Namespace) -------------------------------------------------
+    # -- the namespace (socketio.socket.Namespace) -------------------------------------------------
 
     def connect(self, socket: Socket, auth: object, now: Millis) -> dict[str, object] | None:
         if self._shutdown_at is not None:
             code = Code.SERVER_SHUTTING_DOWN
             return {"message": code.sentence, "data": {"code": code.text}}
+        return None
+
+    def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
+        return None
+
+    def admit(self, socket: Socket, auth: object) -> str | None:
         return None
 
     def connected(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
@@ -98,12 +104,12 @@ class AiService:
         except Refusal as refusal:
             answer = self._refuse(session, refusal, messages.known_stream_id(args), now)
         if ack_id is not None and session.socket is socket:
-            socket.acknowledge(ack_id, encode_body([answer]), now)
+            socket.acknowledge(ack_id, encode_body([answer], 0), now)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         """The service asks for no acknowledgements."""
 
-    def disconnected(self, socket: Socket, reason: str, now: Millis) -> None:
+    def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         session = self._by_socket.pop(socket.id)
         if session.socket is not socket:  # fenced: the session has moved on
             return

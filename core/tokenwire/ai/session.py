@@ -99,7 +99,7 @@ class AiSession:
         if self.socket is not None:
             self.socket.send_event(event.encode(), now)
 
-    # -- what the socket pulls (socketio.client.Source) --------------------------------------------
+    # -- what the socket pulls (socketio.socket.Source) --------------------------------------------
 
     def has_events(self) -> bool:
         return bool(self._turns)

@@ -11,7 +11,15 @@ from urllib.parse import parse_qsl
 
 from tokenwire.config import Config
 from tokenwire.engineio.origins import Origins
-from tokenwire.engineio.session import ENDED, EngineSession, Input, State, Upper, WebSocket
+from tokenwire.engineio.session import (
+    ENDED,
+    PARSE_ERROR,
+    EngineSession,
+    Input,
+    State,
+    Upper,
+    WebSocket,
+)
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Abort, Notice, Outputs
 from tokenwire.timers import Timer, Timers
@@ -394,7 +402,7 @@ class Engine:
         """Drop the transport without writing what waits."""
         conn = session.poll if session.ws is None else session.ws.conn
         fields = (("transport", session.transport), ("reason", reason))
-        self._outputs.put(Notice("warning", "session_aborted", fields))
+        self._outputs.put(Notice("info", "session_aborted", fields))
         self._lose(session, reason, now)
         if conn is not None:
             self._outputs.put(Abort(conn, reason))
@@ -404,7 +412,7 @@ class Engine:
     ) -> None:
         fields = (("transport", session.transport), ("why", str(error)))
         self._outputs.put(Notice("info", "packet_refused", fields))
-        self._close_or_lose(session, "parse error", now, error.close_code)
+        self._close_or_lose(session, PARSE_ERROR, now, error.close_code)
 
     def _close_or_lose(
         self, session: EngineSession, reason: str, now: Millis, code: int = 1000

@@ -1,7 +1,8 @@
 """What waits for one peer, bounded.
 
 Rules of this file: what does not fit is refused whole, and its owner drops the peer. One packet may
-be larger than what may wait: then nothing else waits.
+be larger than what may wait: then nothing else waits. What a peer has come back for is bounded
+elsewhere, and does not count until all has gone.
 """
 
 from collections import deque
@@ -13,12 +14,14 @@ _BURST = 16  # times what may wait: how much may be queued before the transport 
 class Outbox:
     """A queue of messages, counted in bytes."""
 
-    __slots__ = ("_limit", "_queue", "_size")
+    __slots__ = ("_excused", "_limit", "_queue", "_size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queue: deque[bytes] = deque()
         self._size = 0
+        self._excused = 0
+        """Bytes that were put without a limit, since the queue was last empty."""
 
     def __bool__(self) -> bool:
         return bool(self._queue)
@@ -33,11 +36,20 @@ class Outbox:
         """
         size = sum(map(len, messages))
         limit = self._limit * _BURST if writable else self._limit
-        if self._queue and self._size + size > limit:
+        if self._queue and self._size + size > limit + self._excused:
             return False
+        self._put(messages, size)
+        return True
+
+    def put_excused(self, messages: Sequence[bytes]) -> None:
+        """Queue what the peer has come back for."""
+        size = sum(map(len, messages))
+        self._put(messages, size)
+        self._excused += size
+
+    def _put(self, messages: Sequence[bytes], size: int) -> None:
         self._queue.extend(messages)
         self._size += size
-        return True
 
     def pull(self, out: list[bytes], budget: int) -> int:
         """Move messages to `out`, about `budget` bytes of them. Return what is left of it."""
@@ -46,11 +58,13 @@ class Outbox:
             self._size -= len(message)
             budget -= len(message)
             out.append(message)
+        if not self._queue:
+            self._excused = 0
         return budget
 
     def take_all(self) -> list[bytes]:
         """Take out all that waits."""
         messages = list(self._queue)
         self._queue.clear()
-        self._size = 0
+        self._size = self._excused = 0
         return messages

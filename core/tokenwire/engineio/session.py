@@ -52,6 +52,9 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 ENDED = (State.CLOSING, State.CLOSED)
 
+PARSE_ERROR = "parse error"
+"""The reason of a session that ends because its peer broke a rule."""
+
 
 class Upper(Protocol):
     """The layer above one session."""

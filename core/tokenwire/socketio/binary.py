@@ -1,14 +1,17 @@
-"""Attachments: bytes taken out of a payload and put back into it.
+"""Attachments: bytes taken out of a payload and put back into it. Both roles use it.
 
 Rules of this file: in a binary packet `{"_placeholder": true, "num": n}` stands for attachment n;
-each attachment is named exactly once. In any other packet that object is plain data.
+each attachment is named exactly once. In any other packet that object is plain data. Nothing comes
+between a packet and its attachments.
 """
 
 import msgspec
+from msgspec.structs import replace
 
 from tokenwire.errors import LocalProtocolError, RemoteProtocolError
 from tokenwire.wire import Binary, json
-from tokenwire.wire.socketio import Packet
+from tokenwire.wire import socketio as wire
+from tokenwire.wire.socketio import Limits, Packet, PacketType
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -18,17 +21,52 @@ class Body(msgspec.Struct, frozen=True):
     attachments: tuple[Binary, ...] = ()
 
 
-def encode_body(data: list[object]) -> Body:
-    """Encode the arguments of an event (behind its name) or of an ack; bytes become attachments.
+def encode_body(args: list[object], max_attachments: int) -> Body:
+    """Encode the name and arguments of an event, or the arguments of an ack.
+
+    Args:
+        args: JSON values and bytes, nested.
+        max_attachments: how many bytes values there may be: the receiver has the same limit.
 
     Raises:
-        LocalProtocolError: they are not JSON and bytes.
+        LocalProtocolError: they cannot be sent.
     """
     attachments: list[Binary] = []
     try:
-        return Body(json.encode(take_out(data, attachments)), tuple(attachments))
+        text = json.encode(take_out(args, attachments))
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
+    if len(attachments) > max_attachments:
+        raise LocalProtocolError(f"the arguments hold more than {max_attachments} bytes values")
+    if attachments and _holds_placeholder(args):
+        # The receiver could not tell it from ours.
+        raise LocalProtocolError("the arguments hold bytes, and a `_placeholder` of their own")
+    return Body(text, tuple(attachments))
+
+
+def encode_event(namespace: str, body: Body, ack_id: int | None = None) -> list[bytes]:
+    """Return the messages of an event: its packet, then its attachments.
+
+    Args:
+        namespace: where it belongs.
+        body: its name and arguments.
+        ack_id: the id of the acknowledgement that is wanted, if one is.
+    """
+    return _encode(PacketType.EVENT, PacketType.BINARY_EVENT, namespace, ack_id, body)
+
+
+def encode_ack(namespace: str, body: Body, ack_id: int) -> list[bytes]:
+    """Return the messages of an acknowledgement, as `encode_event` does those of an event."""
+    return _encode(PacketType.ACK, PacketType.BINARY_ACK, namespace, ack_id, body)
+
+
+def _encode(
+    plain: PacketType, binary: PacketType, namespace: str, ack_id: int | None, body: Body
+) -> list[bytes]:
+    kind = binary if body.attachments else plain
+    data = msgspec.Raw(body.json)
+    packet = Packet(kind, namespace, ack_id, data, len(body.attachments))
+    return [wire.encode(packet), *body.attachments]
 
 
 def take_out(data: object, attachments: list[Binary]) -> object:
@@ -46,6 +84,60 @@ def take_out(data: object, attachments: list[Binary]) -> object:
     if isinstance(data, list | tuple):
         return [take_out(value, attachments) for value in data]
     return data
+
+
+def _holds_placeholder(data: object) -> bool:
+    if isinstance(data, dict):
+        return data.get("_placeholder") is True or any(map(_holds_placeholder, data.values()))
+    return isinstance(data, list | tuple) and any(map(_holds_placeholder, data))
+
+
+class PacketReader:
+    """Makes whole packets of the messages of one connection."""
+
+    __slots__ = ("_assembler", "_limits", "_max_bytes")
+
+    def __init__(self, limits: Limits, max_bytes: int) -> None:
+        """
+        Args:
+            limits: what a packet may hold.
+            max_bytes: how large its attachments may be, all together.
+        """
+        self._limits = limits
+        self._max_bytes = max_bytes
+        self._assembler: Assembler | None = None
+
+    @property
+    def unfinished(self) -> Packet:
+        """The packet that waits for attachments, after `read` has returned None."""
+        assert self._assembler is not None
+        return self._assembler.packet
+
+    def reset(self) -> None:
+        """Forget the packet that waits for attachments: the connection is over."""
+        self._assembler = None
+
+    def read(self, message: bytes) -> Packet | None:
+        """Take one message. Return the packet that is whole with it, its attachments in place.
+
+        Raises:
+            RemoteProtocolError: a message that is no packet, or not this one's turn.
+        """
+        if type(message) is Binary:
+            if self._assembler is None:
+                raise RemoteProtocolError("an attachment without its packet")
+            if not self._assembler.add(message):
+                return None
+            packet = replace(self._assembler.packet, data=self._assembler.data())
+            self._assembler = None
+            return packet
+        if self._assembler is not None:
+            raise RemoteProtocolError("a packet between the attachments of another")
+        packet = wire.decode(message, self._limits)
+        if not packet.attachments:
+            return packet
+        self._assembler = Assembler(packet, self._max_bytes)
+        return None
 
 
 class Assembler:

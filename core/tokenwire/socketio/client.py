@@ -12,10 +12,10 @@ import msgspec
 
 from tokenwire.config import Config
 from tokenwire.engineio.outbox import Outbox
-from tokenwire.engineio.session import ENDED, EngineSession
+from tokenwire.engineio.session import ENDED, PARSE_ERROR, EngineSession
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.socketio.binary import Assembler
-from tokenwire.socketio.socket import LATER, Namespace, Socket
+from tokenwire.socketio.binary import PacketReader
+from tokenwire.socketio.socket import LATER, Namespace, Recovered, Socket
 from tokenwire.types import Millis
 from tokenwire.wire import Binary
 from tokenwire.wire import socketio as wire
@@ -23,15 +23,8 @@ from tokenwire.wire.socketio import Packet, PacketType
 
 _INVALID: dict[str, object] = {"message": "Invalid namespace"}  # the words of Node's server
 _TOO_MANY: dict[str, object] = {"message": "Too many namespaces"}
+_TOO_LARGE: dict[str, object] = {"message": "Payload too large"}
 _LATE: dict[str, object] = {"message": "Connection timed out"}
-
-
-class Recovered(msgspec.Struct, frozen=True):
-    """A socket that comes back."""
-
-    socket: Socket
-    pid: str
-    missed: list[bytes]
 
 
 class Hub(Protocol):
@@ -44,14 +37,6 @@ class Hub(Protocol):
 
     def new_id(self) -> str: ...
 
-    def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
-        """Return the socket that a CONNECT's payload names by its pid."""
-        ...
-
-    def new_pid(self, socket: Socket) -> str | None:
-        """Give a new socket the means to come back; None: there are none."""
-        ...
-
     def joining(self, client: "Client", socket: Socket, now: Millis) -> None:
         """The answer to a CONNECT comes later."""
         ...
@@ -60,21 +45,19 @@ class Hub(Protocol):
         """The CONNECT needs no answer any more."""
         ...
 
-    def joined(self, client: "Client", socket: Socket) -> None: ...
-
-    def left(self, socket: Socket, now: Millis, *, may_return: bool) -> None: ...
+    def joined(self, client: "Client") -> None: ...
 
     def closed(self, client: "Client") -> None: ...
 
     def close_client(self, client: "Client", now: Millis) -> None: ...
 
-    def abort_client(self, client: "Client", now: Millis) -> None: ...
+    def abort_client(self, client: "Client", reason: str, now: Millis) -> None: ...
 
 
 class Client:
     """The Socket.IO side of one Engine.IO session."""
 
-    __slots__ = ("_assembler", "_hub", "_joining", "_outbox", "session", "sockets")
+    __slots__ = ("_hub", "_joining", "_outbox", "_reader", "_taken_out", "session", "sockets")
 
     def __init__(self, session: EngineSession, hub: Hub) -> None:
         self.session = session
@@ -83,18 +66,22 @@ class Client:
         self._joining: dict[str, tuple[Socket, object]] = {}
         """Namespaces that have not answered the client's CONNECT: the socket-to-be, its payload."""
         self._outbox = Outbox(hub.config.outbox_bytes)
-        self._assembler: Assembler | None = None
+        self._reader = PacketReader(hub.limits, hub.config.max_payload)
+        self._taken_out: dict[str, None] = {}
+        """Namespaces that the server has disconnected: the client may not know yet."""
 
     # -- to the client -----------------------------------------------------------------------------
 
     def send(self, messages: list[bytes], now: Millis) -> None:
         """Queue the messages of one packet. A client that lets too much wait is dropped."""
-        if self.session.state in ENDED:
-            return
         if self._outbox.put(messages, writable=self.session.writable()):
             self.session.wake()
         else:
-            self._hub.abort_client(self, now)
+            self.abort("slow consumer", now)
+
+    def abort(self, reason: str, now: Millis) -> None:
+        """Drop the transport without writing what waits."""
+        self._hub.abort_client(self, reason, now)
 
     def has_output(self) -> bool:
         if self._outbox:
@@ -123,34 +110,30 @@ class Client:
     # -- from the client ---------------------------------------------------------------------------
 
     def receive(self, message: bytes, now: Millis) -> None:
-        if type(message) is Binary:
-            if self._assembler is None:
-                raise RemoteProtocolError("an attachment without its packet")
-            if self._assembler.add(message):
-                packet, data = self._assembler.packet, self._assembler.data()
-                self._assembler = None
-                self._dispatch(packet, data, now)
-            return
-        if self._assembler is not None:
-            raise RemoteProtocolError("a packet between the attachments of another")
-        packet = wire.decode(message, self._hub.limits)
-        if packet.attachments:
-            self._joined(packet)
-            self._assembler = Assembler(packet, self._hub.config.max_payload)
+        packet = self._reader.read(message)
+        if packet is None:
+            if type(message) is not Binary:  # nothing is kept for strangers
+                self._socket_of(self._reader.unfinished)
+        elif packet.type is PacketType.CONNECT:
+            self._connect(packet, len(message), now)
         else:
-            self._dispatch(packet, packet.data, now)
+            socket = self._socket_of(packet)
+            if socket is not None:
+                self._dispatch(socket, packet, now)
 
-    def _joined(self, packet: Packet) -> Socket:
+    def _socket_of(self, packet: Packet) -> Socket | None:
+        """Return whom a packet is for; None: the server has disconnected it in the meantime.
+
+        Raises:
+            RemoteProtocolError: the namespace was not joined.
+        """
         socket = self.sockets.get(packet.namespace)
-        if socket is None:
+        if socket is None and packet.namespace not in self._taken_out:
             raise RemoteProtocolError("a packet for a namespace that was not joined")
         return socket
 
-    def _dispatch(self, packet: Packet, data: object, now: Millis) -> None:
-        if packet.type is PacketType.CONNECT:
-            self._connect(packet, now)
-            return
-        socket = self._joined(packet)
+    def _dispatch(self, socket: Socket, packet: Packet, now: Millis) -> None:
+        data = packet.data
         match packet.type:
             case PacketType.EVENT | PacketType.BINARY_EVENT:
                 assert isinstance(data, list)
@@ -166,22 +149,29 @@ class Client:
             case _:  # CONNECT_ERROR
                 raise RemoteProtocolError("a CONNECT_ERROR from a client")
 
-    def _connect(self, packet: Packet, now: Millis) -> None:
+    def _connect(self, packet: Packet, size: int, now: Millis) -> None:
         name = packet.namespace
-        if name in self.sockets or name in self._joining:
+        if name in self.sockets:
             raise RemoteProtocolError("a second CONNECT to a namespace")
-        namespace = self._hub.namespace(name)
+        self._taken_out.pop(name, None)
+        if name in self._joining:  # the client has given up the first, and says nothing of it
+            self._stop_joining(name)
+        config, namespace = self._hub.config, self._hub.namespace(name)
         if namespace is None:
             self._refuse(name, _INVALID, now)
-            return
-        if len(self.sockets) + len(self._joining) >= self._hub.config.max_namespaces:
+        elif len(self.sockets) + len(self._joining) >= config.max_namespaces:
             self._refuse(name, _TOO_MANY, now)
-            return
-        auth = {} if packet.data is msgspec.UNSET else packet.data
-        recovered = self._hub.recover(name, auth, now)
-        if recovered is not None:
-            self._return(recovered, auth, now)
-            return
+        elif size > config.connect_bytes:
+            self._refuse(name, _TOO_LARGE, now)
+        else:
+            auth = {} if packet.data is msgspec.UNSET else packet.data
+            recovered = namespace.recover(name, auth, now)
+            if recovered is None:
+                self._ask_to_join(name, namespace, auth, now)
+            else:
+                self._return(recovered, auth, now)
+
+    def _ask_to_join(self, name: str, namespace: Namespace, auth: object, now: Millis) -> None:
         socket = Socket(self, self._hub.new_id(), name, namespace)
         answer = namespace.connect(socket, auth, now)
         if answer is None:
@@ -193,35 +183,49 @@ class Client:
             self._refuse(name, answer, now)
 
     def _admit(self, socket: Socket, auth: object, now: Millis) -> None:
-        self.send([_reply(socket, self._hub.new_pid(socket))], now)
+        self.send([_reply(socket, socket.namespace.admit(socket, auth))], now)
         if self.session.state not in ENDED:  # else: dropped as too slow, it has joined nothing
             self._join(socket, auth, now, recovered=False)
 
     def _return(self, recovered: Recovered, auth: object, now: Millis) -> None:
-        """A socket comes back: first what it missed, then the CONNECT reply, as Node's server."""
+        """A socket comes back: the CONNECT reply, then what it missed.
+
+        Node's server has it the other way round. The stock client keeps events that come before
+        the reply, across connections too, and counts none of them: after a second loss it would
+        get them twice.
+        """
         socket = recovered.socket
-        self.send([*recovered.missed, _reply(socket, recovered.pid)], now)
-        if self.session.state not in ENDED:
-            socket.carrier = self
-            self._join(socket, auth, now, recovered=True)
+        socket.carrier = self
+        self._outbox.put_excused([_reply(socket, recovered.pid), *recovered.missed])
+        self._join(socket, auth, now, recovered=True)
+        self.session.wake()
 
     def _join(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
         self.sockets[socket.name] = socket
-        self._hub.joined(self, socket)
+        self._hub.joined(self)
         socket.namespace.connected(socket, auth, now, recovered=recovered)
+
+    @property
+    def is_joining(self) -> bool:
+        """True: the program has still to answer a CONNECT."""
+        return bool(self._joining)
 
     def answer(self, name: str, refusal: dict[str, object] | None, now: Millis) -> None:
         """Answer a CONNECT that waits: let the client in, or refuse."""
-        socket, auth = self._joining.pop(name)
-        self._hub.not_joining(socket)
+        socket, auth = self._stop_joining(name)
         if refusal is None:
             self._admit(socket, auth, now)
         else:
             self._refuse(name, refusal, now)
 
     def answer_is_late(self, name: str, now: Millis) -> None:
-        """The program has not answered a CONNECT in time."""
+        """The program has not answered a CONNECT in time: it is refused."""
         self.answer(name, _LATE, now)
+
+    def _stop_joining(self, name: str) -> tuple[Socket, object]:
+        socket, auth = self._joining.pop(name)
+        self._hub.not_joining(socket)
+        return socket, auth
 
     def _refuse(self, namespace: str, error: dict[str, object], now: Millis) -> None:
         packet = Packet(PacketType.CONNECT_ERROR, namespace, data=error)
@@ -230,33 +234,43 @@ class Client:
     # -- ends --------------------------------------------------------------------------------------
 
     def disconnect(self, socket: Socket, now: Millis) -> None:
-        """Tell the client that it is out of a namespace."""
-        self.send([wire.encode(Packet(PacketType.DISCONNECT, socket.name))], now)
-        if self.sockets.get(socket.name) is socket:  # else: it was dropped as too slow
-            self._leave(socket, "server namespace disconnect", now)
+        """Tell the client that it is out of a namespace. It is out also if it does not hear it."""
+        self._leave(socket, "server namespace disconnect", now)
+        self._taken_out[socket.name] = None
+        if len(self._taken_out) > self._hub.config.max_namespaces:
+            del self._taken_out[next(iter(self._taken_out))]
+        self.send([_goodbye(socket.name)], now)
 
     def close(self, now: Millis) -> None:
         """Leave every namespace, then close the transport behind what is queued."""
-        for socket in list(self.sockets.values()):
-            self.disconnect(socket, now)
+        names = list(self.sockets)
+        for name in names:
+            self._leave(self.sockets[name], "server namespace disconnect", now)
+        self.send([_goodbye(name) for name in names], now)
         self._hub.close_client(self, now)
 
     def closed(self, reason: str, now: Millis) -> None:
-        self._assembler = None
+        self._reader.reset()
         self._outbox.take_all()
-        for socket, _ in self._joining.values():
-            self._hub.not_joining(socket)
-        self._joining.clear()
+        for name in list(self._joining):
+            self._stop_joining(name)
         for socket in list(self.sockets.values()):
-            self._leave(socket, reason, now, may_return=reason != "parse error")
+            self._leave(socket, reason, now, may_return=reason != PARSE_ERROR)
         self._hub.closed(self)
 
     def _leave(self, socket: Socket, reason: str, now: Millis, *, may_return: bool = False) -> None:
+        self.release(socket)
+        socket.namespace.disconnected(socket, reason, now, may_return=may_return)
+
+    def release(self, socket: Socket) -> None:
+        """The socket is not this client's any more."""
         del self.sockets[socket.name]
         socket.source = None
         socket.carrier = None
-        self._hub.left(socket, now, may_return=may_return)
-        socket.namespace.disconnected(socket, reason, now)
+
+
+def _goodbye(namespace: str) -> bytes:
+    return wire.encode(Packet(PacketType.DISCONNECT, namespace))
 
 
 def _reply(socket: Socket, pid: str | None) -> bytes:

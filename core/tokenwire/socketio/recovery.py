@@ -1,75 +1,95 @@
 """Connection state recovery: what a socket was sent lately, and the secret by which it comes back.
 
-Rules of this file: an offset is the number of the last event that a client has seen; each event but
-those with an ack id carries one as its last argument, because the stock client takes any trailing
-string for an offset. A journal is bounded in bytes; who has missed more than it holds starts anew.
-A pid is a secret: only its hash is kept.
+Rules of this file: an offset is the number of the last event that a client has seen, behind a name
+of the journal's own. The stock client keeps the offset of an earlier session, and takes any
+trailing string for one: so what is no offset of this journal says that nothing of it was seen, and
+each event carries one but those with an ack id. A journal is bounded in bytes; who has missed more
+than it holds starts anew. A pid is a secret: only its hash is kept.
 """
 
 import hashlib
 import re
 from collections import deque
 
-import msgspec
-
 from tokenwire.socketio.binary import Body
 from tokenwire.types import IdSource
 from tokenwire.wire import ids
 
 _PID_BYTES = 18  # 144 bits
-_OFFSET = re.compile(r"0|[1-9][0-9]{0,15}")
+_NAME_BYTES = 6
+_EVENT_BYTES = 128  # what an event costs beside its packet
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 class Journal:
     """The last events of one socket."""
 
-    __slots__ = ("_kept", "_last", "_room")
+    __slots__ = ("_kept", "_last", "_name", "_room")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, name: str, max_bytes: int) -> None:
+        """
+        Args:
+            name: its own, without a dot.
+            max_bytes: how much is kept.
+        """
         self._kept: deque[list[bytes]] = deque()
         self._last = 0
+        self._name = name
         self._room = max_bytes
 
     @property
-    def offset(self) -> int:
+    def last(self) -> int:
         """The number of the last event."""
         return self._last
+
+    def offset(self, number: int) -> bytes:
+        """Return the offset of an event."""
+        return b"%b.%d" % (self._name.encode(), number)
 
     def keep(self, messages: list[bytes]) -> None:
         """Keep the packet of the next event; the oldest make room for it."""
         self._last += 1
         self._kept.append(messages)
-        self._room -= sum(map(len, messages))
+        self._room -= _size(messages)
         while self._room < 0:
-            self._room += sum(map(len, self._kept.popleft()))
+            self._room += _size(self._kept.popleft())
 
-    def since(self, offset: object) -> list[bytes] | None:
-        """Return what came after an offset of the client's, or None: nobody knows.
+    def since(self, offset: object) -> list[list[bytes]] | None:
+        """Return the packets that came after an offset of the client's, or None: nobody knows."""
+        seen = 0
+        if isinstance(offset, str):
+            name, _, number = offset.partition(".")
+            if name == self._name:
+                if not _NUMBER.fullmatch(number):
+                    return None
+                seen = int(number)
+        return self.after(seen)
 
-        Args:
-            offset: what the client says; nothing (UNSET) if it has not seen an event.
-        """
-        if offset is msgspec.UNSET:
-            seen = 0
-        elif isinstance(offset, str) and _OFFSET.fullmatch(offset):
-            seen = int(offset)
-        else:
-            return None
-        missed = self._last - seen
+    def after(self, number: int) -> list[list[bytes]] | None:
+        """Return the packets after so many, or None: there were not so many, or more are gone."""
+        missed = self._last - number
         if not 0 <= missed <= len(self._kept):
             return None
-        packets = list(self._kept)[len(self._kept) - missed :]
-        return [message for packet in packets for message in packet]
+        return list(self._kept)[len(self._kept) - missed :]
 
 
-def with_offset(body: Body, offset: int) -> Body:
-    """Return an event's payload with the offset as its last argument."""
-    return Body(body.json[:-1] + b',"%d"]' % offset, body.attachments)
+def _size(messages: list[bytes]) -> int:
+    return _EVENT_BYTES + sum(map(len, messages))
+
+
+def with_last(body: Body, text: bytes) -> Body:
+    """Return an event's payload with a string, given as it is, for its last argument."""
+    return Body(b'%b,"%b"]' % (body.json[:-1], text), body.attachments)
 
 
 def new_pid(source: IdSource) -> str:
     """Draw the secret by which a socket can come back."""
     return ids.text(source.random_bytes(_PID_BYTES))
+
+
+def new_name(source: IdSource) -> str:
+    """Draw the name of a journal."""
+    return ids.text(source.random_bytes(_NAME_BYTES))
 
 
 def pid_key(pid: str) -> bytes:

@@ -2,7 +2,7 @@
 
 Rules of this file: a socket may outlive its client (`carrier` is None then) if it has a journal: it
 keeps its id, its rooms and what it misses until its client is back or its time is over. What needs
-an answer is not kept: an event with an ack id fails at once, and a volatile one is dropped.
+an answer is not kept, and a volatile event is dropped.
 """
 
 import enum
@@ -11,11 +11,10 @@ from typing import Protocol
 import msgspec
 
 from tokenwire.engineio.session import EngineSession
-from tokenwire.socketio.binary import Body
-from tokenwire.socketio.recovery import Journal, with_offset
+from tokenwire.socketio.binary import Body, encode_ack, encode_event
+from tokenwire.socketio.recovery import Journal, with_last
 from tokenwire.types import Millis
 from tokenwire.wire import socketio as wire
-from tokenwire.wire.socketio import Packet, PacketType
 
 
 class Source(Protocol):
@@ -43,6 +42,14 @@ class Carrier(Protocol):
 
     def close(self, now: Millis) -> None: ...
 
+    def release(self, socket: "Socket") -> None:
+        """The socket is another client's from now on."""
+        ...
+
+    def abort(self, reason: str, now: Millis) -> None:
+        """Drop the transport without writing what waits."""
+        ...
+
 
 class Later(enum.Enum):
     """The answer to a CONNECT that comes later."""
@@ -53,13 +60,29 @@ class Later(enum.Enum):
 LATER = Later.LATER
 
 
+class Recovered(msgspec.Struct, frozen=True):
+    """A socket that comes back."""
+
+    socket: "Socket"
+    pid: str
+    missed: list[bytes]
+
+
 class Namespace(Protocol):
     """What handles one namespace."""
+
+    def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
+        """Take the socket that a CONNECT's payload names by its pid from its old connection."""
+        ...
 
     def connect(
         self, socket: "Socket", auth: object, now: Millis
     ) -> dict[str, object] | Later | None:
         """A client asks to join. Return None to let it, the CONNECT_ERROR's object, or LATER."""
+        ...
+
+    def admit(self, socket: "Socket", auth: object) -> str | None:
+        """Give a socket that is let in a pid, by which it can come back; None: it cannot."""
         ...
 
     def connected(self, socket: "Socket", auth: object, now: Millis, *, recovered: bool) -> None:
@@ -72,7 +95,9 @@ class Namespace(Protocol):
 
     def acknowledged(self, socket: "Socket", ack_id: int, args: list[object]) -> None: ...
 
-    def disconnected(self, socket: "Socket", reason: str, now: Millis) -> None: ...
+    def disconnected(self, socket: "Socket", reason: str, now: Millis, *, may_return: bool) -> None:
+        """The client has left, or is lost: then the socket may return."""
+        ...
 
 
 class Socket:
@@ -81,6 +106,7 @@ class Socket:
     __slots__ = (
         "_next_ack",
         "_waiting_acks",
+        "auth",
         "carrier",
         "head",
         "id",
@@ -91,18 +117,23 @@ class Socket:
         "source",
     )
 
-    def __init__(self, carrier: Carrier, socket_id: str, name: str, namespace: Namespace) -> None:
+    def __init__(
+        self, carrier: Carrier | None, socket_id: str, name: str, namespace: Namespace
+    ) -> None:
         self.id = socket_id
         self.name = name
         """The namespace's."""
         self.namespace = namespace
-        self.carrier: Carrier | None = carrier
+        self.carrier = carrier
         """The client; None: it is away, and may come back."""
         self.head = wire.event_head(name)
         self.source: Source | None = None
         self.journal: Journal | None = None
-        """What it was sent lately; None: it cannot come back."""
+        """What it was sent lately; None: it has none to come back to."""
         self.pid_key = b""
+        """What is kept of its pid; empty: it has none."""
+        self.auth: object = None
+        """The payload with which it was let in, if that will be wanted."""
         self._next_ack = 0
         self._waiting_acks: dict[int, None] = {}
 
@@ -124,27 +155,30 @@ class Socket:
 
     def send_event(self, body: bytes, now: Millis) -> None:
         """Queue an event given as its JSON array."""
-        if self.carrier is not None:
-            self.carrier.send([self.head + body], now)
+        self._send([self.head + body], now)
 
-    def emit(self, body: Body, now: Millis, *, volatile: bool = False) -> None:
+    def emit(
+        self, body: Body, now: Millis, *, volatile: bool = False, made: list[bytes] | None = None
+    ) -> None:
         """Send an event.
 
         Args:
             body: its name and arguments.
             now: the time.
             volatile: drop it if it cannot go out now.
+            made: `body` as the messages of an event in this namespace, if somebody has made them.
         """
         if volatile and not self.writable():
             return
         journal = self.journal
-        if journal is not None:
-            body = with_offset(body, journal.offset if volatile else journal.offset + 1)
-        messages = self._packet(PacketType.EVENT, PacketType.BINARY_EVENT, body, None)
-        if journal is not None and not volatile:
+        if journal is None:
+            self._send(made or encode_event(self.name, body), now)
+            return
+        number = journal.last if volatile else journal.last + 1
+        messages = encode_event(self.name, with_last(body, journal.offset(number)))
+        if not volatile:
             journal.keep(messages)
-        if self.carrier is not None:
-            self.carrier.send(messages, now)
+        self._send(messages, now)
 
     def ask(self, body: Body, now: Millis) -> int:
         """Send an event that wants an acknowledgement. Return the id under which it will come."""
@@ -152,32 +186,25 @@ class Socket:
         self._next_ack += 1
         if self.carrier is not None:
             self._waiting_acks[ack_id] = None
-            kinds = PacketType.EVENT, PacketType.BINARY_EVENT
-            self.carrier.send(self._packet(*kinds, body, ack_id), now)
+            self._send(encode_event(self.name, body, ack_id), now)
         return ack_id
 
     def acknowledge(self, ack_id: int, body: Body, now: Millis) -> None:
         """Answer an event that came with an ack id, if who asked is still there."""
+        self._send(encode_ack(self.name, body, ack_id), now)
+
+    def _send(self, messages: list[bytes], now: Millis) -> None:
         if self.carrier is not None:
-            kinds = PacketType.ACK, PacketType.BINARY_ACK
-            self.carrier.send(self._packet(*kinds, body, ack_id), now)
+            self.carrier.send(messages, now)
 
     def disconnect(self, now: Millis, *, close: bool = False) -> None:
-        """Send a DISCONNECT and leave; with `close` the transport closes behind it."""
+        """Leave, and send a DISCONNECT; with `close` the transport closes behind it."""
         if self.carrier is None:
             return
         if close:
             self.carrier.close(now)
         else:
             self.carrier.disconnect(self, now)
-
-    def _packet(
-        self, plain: PacketType, binary: PacketType, body: Body, ack_id: int | None
-    ) -> list[bytes]:
-        kind = binary if body.attachments else plain
-        count = len(body.attachments)
-        packet = Packet(kind, self.name, ack_id, msgspec.Raw(body.json), count)
-        return [wire.encode(packet), *body.attachments]
 
     def takes_ack(self, ack_id: int) -> bool:
         """Return True once for an id that `ask` gave out."""

@@ -29,3 +29,16 @@ def test_what_is_too_much_is_refused_whole() -> None:
     assert not outbox.put([b"d"], writable=True)
     assert outbox.take_all() == [b"a" * 10, b"c" * 150]
     assert outbox.put([b"e" * 10], writable=False)
+
+
+def test_what_a_peer_has_come_back_for_does_not_count_until_all_has_gone() -> None:
+    outbox = Outbox(10)
+    outbox.put_excused([b"x" * 50, b"y" * 50])
+    assert outbox.put([b"a" * 10], writable=False)
+    assert not outbox.put([b"b"], writable=False)
+    out: list[bytes] = []
+    outbox.pull(out, 60)
+    assert not outbox.put([b"b" * 101], writable=False)
+    outbox.pull(out, 1_000)
+    assert outbox.put([b"c" * 10], writable=False)
+    assert not outbox.put([b"d"], writable=False)

@@ -50,12 +50,18 @@ class Handler:
     ) -> None:
         self.said.append(f"event {name}")
         if ack_id is not None:
-            socket.acknowledge(ack_id, encode_body(args), now)
+            socket.acknowledge(ack_id, encode_body(args, 10), now)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         self.said.append(f"ack {ack_id}")
 
-    def disconnected(self, socket: Socket, reason: str, now: Millis) -> None:
+    def recover(self, name: str, auth: object, now: Millis) -> None:
+        return None
+
+    def admit(self, socket: Socket, auth: object) -> None:
+        return None
+
+    def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         self.said.append(f"disconnected {reason}")
 
 
@@ -386,7 +392,7 @@ def test_a_client_that_is_dropped_while_it_is_disconnected_leaves_once() -> None
     assert list(world.program) == []
     outputs = list(iter(world.server.poll, None))
     assert [output for output in outputs if isinstance(output, Disconnected)] == [
-        Disconnected(socket, "/", "slow consumer")
+        Disconnected(socket, "/", "server namespace disconnect")
     ]
     assert sum(isinstance(output, Abort) for output in outputs) == 1
 
@@ -472,7 +478,7 @@ def test_a_handler_sends_events_as_json_and_acknowledges() -> None:
 def test_a_socket_that_is_gone_sends_nothing_and_leaves_once() -> None:
     world, wire, socket = handled(handler := Handler())
     wire.drop()
-    socket.emit(encode_body(["late"]), world.now)
+    socket.emit(encode_body(["late"], 10), world.now)
     socket.disconnect(world.now)
     socket.disconnect(world.now, close=True)
     assert world.server.poll() is None
@@ -510,7 +516,7 @@ def test_a_namespace_may_answer_later() -> None:
     assert wire.texts() == ['44{"message":"Connection timed out"}']
 
 
-@pytest.mark.parametrize("packet", ["40", "41", '42["a"]'])
+@pytest.mark.parametrize("packet", ["41", '42["a"]', '451-["a",{"_placeholder":true,"num":0}]'])
 def test_a_packet_before_the_answer_is_a_violation(packet: str) -> None:
     world = plain_world(program_decides_joins=True)
     wire = open_websocket(world)
@@ -521,26 +527,112 @@ def test_a_packet_before_the_answer_is_a_violation(packet: str) -> None:
     assert len(world.program) == 1
 
 
-def test_a_client_comes_back_to_what_it_missed() -> None:
+def test_a_second_connect_takes_the_place_of_one_that_waits() -> None:
+    world = plain_world(program_decides_joins=True)
+    wire = open_websocket(world)
+    wire.send_text("40")
+    wire.send_text("40")
+    first, second = (output.socket for output in world.program)  # type: ignore[union-attr]
+    world.server.admit(first, world.now)
+    world.pump()
+    assert wire.texts() == []
+    world.server.admit(second, world.now)
+    world.pump()
+    assert sid_in_reply(wire.texts()[0]) == second
+
+
+def test_a_connect_that_is_too_large_is_refused() -> None:
+    world = plain_world(connect_bytes=100)
+    wire = open_websocket(world)
+    wire.send_text('40{"a":"%s"}' % ("x" * 92))
+    assert wire.texts() == ['44{"message":"Payload too large"}']
+    wire.send_text('40{"a":"%s"}' % ("x" * 91))
+    assert wire.texts()[0].startswith("40{")
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        ["41/custom,"],
+        ['42/custom,["a"]', "43/custom,0[]"],
+        ['451-/custom,["a",{"_placeholder":true,"num":0}]', b"x", '42/custom,["a"]'],
+    ],
+)
+def test_what_was_under_way_to_where_the_server_has_closed_is_dropped(
+    packets: list[str | bytes],
+) -> None:
+    world = plain_world(namespaces=("/", "/custom"))
+    wire = open_websocket(world)
+    join(wire)
+    world.server.disconnect(join(wire, "/custom"), world.now)
+    world.pump()
+    world.program.clear()
+    for packet in packets:
+        if isinstance(packet, bytes):
+            wire.send_frame(packet, opcode=2)
+        else:
+            wire.send_text(packet)
+    assert wire.texts() == ["41/custom,"]
+    assert not world.program
+    assert join(wire, "/custom")
+    wire.send_text("41/custom,")
+    wire.send_text('42/custom,["a"]')  # this one the client has left itself
+    assert close_code(wire) == 1002
+
+
+def test_so_many_namespaces_are_remembered_that_the_server_has_closed() -> None:
+    world = plain_world(namespace_patterns=("/.",), max_namespaces=2)
+    wire = open_websocket(world)
+    for name in ("/a", "/b", "/c"):
+        world.server.disconnect(join(wire, name), world.now)
+        world.pump()
+        wire.texts()
+    wire.send_text('42/c,["a"]')
+    wire.send_text('42/b,["a"]')
+    assert close_code(wire) is None
+    wire.send_text('42/a,["a"]')
+    assert close_code(wire) == 1002
+
+
+def test_a_client_comes_back_to_what_it_missed_however_much_that_is() -> None:
     world = plain_world(recovery_timeout=1_000, outbox_bytes=200)
     wire = open_websocket(world)
     wire.send_text("40")
     (reply,) = wire.texts()
     wire.drop()
-    world.server.broadcast("/", "a", ["x" * 100], world.now)
+    for _ in range(5):
+        world.server.broadcast("/", "a", ["x" * 100], world.now)
     full = open_websocket(world)
     full.room = 0
-    for name in ("/1", "/2", "/3", "/4"):
+    for name in ("/1", "/2", "/3"):  # refused, and nobody reads it
         full.send_text(f"40{name},")
-    full.send_text(f"40{reply[2:]}")  # it is dropped: too much waits
-    assert not full.open
+    full.send_text(f"40{reply[2:]}")
+    world.server.broadcast("/", "last", [], world.now)
+    full.unblock()
+    texts = full.texts()
+    assert texts[3] == reply
+    assert [text[:6] for text in texts[4:]] == ['42["a"'] * 5 + ['42["la']
+    full.send_text("42[]")  # a violation
     again = open_websocket(world)
     again.send_text(f"40{reply[2:]}")
-    assert again.texts() == [f'42["a","{"x" * 100}","1"]', reply]
-    again.send_text("42[]")
-    last = open_websocket(world)
-    last.send_text(f"40{reply[2:]}")
-    assert sid_in_reply(last.texts()[0]) != sid_in_reply(reply)
+    assert sid_in_reply(again.texts()[0]) != sid_in_reply(reply)
+
+
+def test_a_client_that_does_not_read_is_out_when_the_program_says_so() -> None:
+    world = plain_world(recovery_timeout=1_000, outbox_bytes=50)
+    wire = open_websocket(world)
+    wire.send_text("40")
+    (reply,) = wire.texts()
+    socket = sid_in_reply(reply)
+    wire.room = 0
+    world.server.emit(socket, "a", ["x" * 50], world.now)
+    world.pump()
+    world.server.disconnect(socket, world.now)
+    world.pump()
+    assert not wire.open
+    again = open_websocket(world)
+    again.send_text(f"40{reply[2:]}")
+    assert sid_in_reply(again.texts()[0]) != socket
 
 
 def test_a_full_client_that_is_closed_is_dropped_once() -> None:
@@ -554,6 +646,6 @@ def test_a_full_client_that_is_closed_is_dropped_once() -> None:
     world.server.disconnect(sockets[0], world.now, close=True)
     world.pump()
     assert list(world.program) == [
-        Disconnected(sockets[0], "/", "slow consumer"),
-        Disconnected(sockets[1], "/custom", "slow consumer"),
+        Disconnected(sockets[0], "/", "server namespace disconnect"),
+        Disconnected(sockets[1], "/custom", "server namespace disconnect"),
     ]

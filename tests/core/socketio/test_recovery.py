@@ -1,15 +1,16 @@
 """The journal of a socket, and its pid."""
 
-import msgspec
 import pytest
 from tokenwire.socketio.binary import Body
-from tokenwire.socketio.recovery import Journal, new_pid, pid_key, with_offset
+from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key, with_last
 from tokenwire.testing import SeededIds
 from tokenwire.wire import Binary
 
+EVENT = 128  # what an event costs beside its packet
 
-def kept(*sizes: int, room: int = 100) -> Journal:
-    journal = Journal(room)
+
+def kept(*sizes: int, room: int = 1_000) -> Journal:
+    journal = Journal("name", room)
     for number, size in enumerate(sizes, 1):
         journal.keep([b"%d" % number * size])
     return journal
@@ -18,50 +19,55 @@ def kept(*sizes: int, room: int = 100) -> Journal:
 @pytest.mark.parametrize(
     ("offset", "missed"),
     [
-        (msgspec.UNSET, [b"1", b"2", b"3"]),
-        ("0", [b"1", b"2", b"3"]),
-        ("2", [b"3"]),
-        ("3", []),
-        ("4", None),
-        ("-1", None),
-        ("01", None),
-        ("", None),
-        ("3 ", None),
-        ("\u0663", None),
-        ("9" * 17, None),
-        (3, None),
-        (None, None),
+        ("name.0", [b"1", b"2", b"3"]),
+        ("name.2", [b"3"]),
+        ("name.3", []),
+        ("name.4", None),
+        ("name.-1", None),
+        ("name.01", None),
+        ("name.", None),
+        ("name", None),
+        ("name.3 ", None),
+        ("name.\u0663", None),
+        ("name." + "9" * 17, None),
+        ("other.3", [b"1", b"2", b"3"]),
+        ("", [b"1", b"2", b"3"]),
+        ("3", [b"1", b"2", b"3"]),
+        (3, [b"1", b"2", b"3"]),
+        (None, [b"1", b"2", b"3"]),
     ],
 )
 def test_what_came_after_an_offset(offset: object, missed: list[bytes] | None) -> None:
     journal = kept(1, 1, 1)
-    assert journal.offset == 3
-    assert journal.since(offset) == missed
+    assert journal.last == 3
+    assert journal.offset(2) == b"name.2"
+    packets = journal.since(offset)
+    assert packets == (None if missed is None else [[text] for text in missed])
 
 
 def test_the_oldest_make_room_for_the_newest() -> None:
-    journal = kept(40, 40, 40)
-    assert journal.since("0") is None
-    assert journal.since(msgspec.UNSET) is None
-    assert journal.since("1") == [b"2" * 40, b"3" * 40]
+    journal = kept(40, 40, 40, room=2 * (40 + EVENT))
+    assert journal.since("name.0") is None
+    assert journal.since(None) is None
+    assert journal.after(1) == [[b"2" * 40], [b"3" * 40]]
 
 
 def test_an_event_larger_than_the_journal_is_not_kept() -> None:
-    journal = kept(1, 101, 1)
-    assert journal.since("1") is None
-    assert journal.since("2") == [b"3"]
+    journal = kept(1, 1_000, 1)
+    assert journal.after(1) is None
+    assert journal.after(2) == [[b"3"]]
 
 
 def test_attachments_are_kept_with_their_packet() -> None:
-    journal = Journal(100)
+    journal = kept()
     journal.keep([b"head", Binary(b"\x01")])
     journal.keep([b"x"])
-    assert journal.since("0") == [b"head", b"\x01", b"x"]
+    assert journal.after(0) == [[b"head", b"\x01"], [b"x"]]
 
 
 def test_an_offset_is_the_last_argument() -> None:
-    body = with_offset(Body(b'["a",1]', (Binary(b"x"),)), 12)
-    assert body == Body(b'["a",1,"12"]', (Binary(b"x"),))
+    body = with_last(Body(b'["a",1]', (Binary(b"x"),)), b"n.12")
+    assert body == Body(b'["a",1,"n.12"]', (Binary(b"x"),))
 
 
 def test_a_pid_is_drawn_and_kept_as_a_hash() -> None:
@@ -72,3 +78,4 @@ def test_a_pid_is_drawn_and_kept_as_a_hash() -> None:
     assert first.encode() not in pid_key(first)
     assert pid_key(first) != pid_key(second)
     assert pid_key("\ud800")  # any string of a client's
+    assert "." not in new_name(ids)

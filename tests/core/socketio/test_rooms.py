@@ -8,7 +8,7 @@ from tokenwire.socketio.socket import Socket
 def sockets(*namespaces: str) -> list[Socket]:
     world = plain_world(namespaces=("/", "/custom"))
     return [
-        world.server._sockets.socket(join(open_websocket(world), namespace))
+        world.server._sockets.program.socket(join(open_websocket(world), namespace))
         for namespace in namespaces
     ]
 

@@ -9,9 +9,9 @@ from tokenwire.outputs import (
     Connected,
     Disconnected,
     Event,
+    Forgotten,
     Joining,
 )
-from tokenwire.testing import Wire, World
 
 
 def test_namespaces_are_multiplexed_over_one_connection() -> None:
@@ -130,132 +130,17 @@ def test_a_join_that_nobody_answers_is_refused_in_time() -> None:
     assert wire.texts()[1:] == ['44/a,{"message":"Connection timed out"}']
 
 
-# -- connection state recovery ---------------------------------------------------------------------
-
-
-def recovering(**changes: object) -> tuple[World, Wire, str, str]:
-    world = plain_world(**{"recovery_timeout": 1_000, "namespaces": ("/", "/a"), **changes})
-    wire, socket, pid = recoverable(world)
-    world.program.clear()
-    return world, wire, socket, pid
-
-
-def recoverable(world: World) -> tuple[Wire, str, str]:
+def test_the_programs_time_to_answer_is_not_the_clients() -> None:
+    world = plain_world(program_decides_joins=True, connect_timeout=1_000)
     wire = open_websocket(world)
+    world.advance(500)
     wire.send_text("40")
-    (reply,) = wire.texts()
-    return wire, sid_in_reply(reply), reply.partition('"pid":"')[2].rstrip('"}')
-
-
-def back(world: World, pid: str, offset: int = 0) -> tuple[Wire, list[str]]:
-    wire = open_websocket(world)
-    wire.send_text(f'40{{"pid":"{pid}","offset":"{offset}"}}')
-    return wire, wire.texts()
-
-
-def test_a_socket_that_is_away_is_still_the_programs() -> None:
-    world, wire, socket, pid = recovering()
-    world.server.join(socket, "r")
-    wire.drop()
-    assert list(world.program) == [Disconnected(socket, "/", "transport close")]
-    assert world.server.rooms(socket) == ("r",)
-    assert world.server.members("/", "r") == (socket,)
-    world.server.emit(socket, "one", [], world.now)
-    world.server.broadcast("/", "two", [], world.now, rooms=("r",))
-    world.server.acknowledge(socket, 1, [], world.now)
-    assert world.server.emit(socket, "three", [], world.now, want_ack=True) == 0
-    world.pump()
-    assert world.program.pop() == AckFailed(socket, 0, "disconnected")
-    wire, texts = back(world, pid)
-    assert texts[:2] == ['42["one","1"]', '42["two","2"]']
-    assert sid_in_reply(texts[2]) == socket
-
-
-def test_a_socket_that_is_away_can_be_sent_off() -> None:
-    world, wire, socket, pid = recovering()
-    wire.drop()
-    world.server.disconnect(socket, world.now)
-    _, texts = back(world, pid)
-    assert sid_in_reply(texts[0]) != socket
-    world.advance(2_000)
-
-
-def test_a_socket_whose_time_is_over_is_forgotten() -> None:
-    world, wire, socket, _ = recovering()
-    wire.drop()
-    world.advance(999)
-    assert world.server.members("/") == (socket,)
-    world.advance(1)
-    assert world.server.members("/") == ()
-    assert world.server.next_timeout() is None
-
-
-def test_as_many_sockets_are_kept_as_there_may_be_sessions() -> None:
-    world = plain_world(recovery_timeout=1_000, max_sessions=2)
-    sockets = []
-    for _ in range(3):
-        wire, socket, _ = recoverable(world)
-        wire.drop()
-        sockets.append(socket)
-    assert list(world.server.members("/")) == sockets[1:]
-
-
-def test_who_is_dropped_while_it_comes_back_may_come_again() -> None:
-    world, wire, socket, pid = recovering(outbox_bytes=100)
-    wire.drop()
-    world.server.emit(socket, "a", ["x" * 90], world.now)
-    other = open_websocket(world)
-    join(other, "/a")
-    other.room = 0
-    world.server.broadcast("/a", "b", ["y" * 90], world.now)
-    world.server.broadcast("/a", "b", ["y" * 20], world.now)
-    world.pump()
-    other.send_text(f'40{{"pid":"{pid}"}}')
-    assert not other.open
-    _, texts = back(world, pid)
-    assert sid_in_reply(texts[1]) == socket
-
-
-def test_who_is_dropped_while_it_joins_leaves_nothing_behind() -> None:
-    world, wire, _, _ = recovering(outbox_bytes=100)
-    wire.room = 0
-    world.server.broadcast("/", "b", ["y" * 60], world.now)
-    world.pump()
-    wire.send_text("40/a,")
-    assert not wire.open
-    assert world.server.members("/a") == ()
-
-
-def test_two_come_back_with_one_pid_and_the_later_has_it() -> None:
-    world, wire, socket, pid = recovering()
-    second, texts = back(world, pid)
-    assert sid_in_reply(texts[0]) == socket
-    assert not wire.open
-    third, texts = back(world, pid)
-    assert sid_in_reply(texts[0]) == socket
-    assert not second.open
-    assert third.open
-
-
-def test_a_bad_offset_ends_what_was_kept() -> None:
-    world, wire, socket, pid = recovering()
-    wire.drop()
-    _, texts = back(world, pid, 5)
-    assert sid_in_reply(texts[0]) != socket
-    assert world.server.members("/") == (sid_in_reply(texts[0]),)
-
-
-# -- what the program does -------------------------------------------------------------------------
-
-
-def test_an_acknowledgement_that_does_not_come_in_time() -> None:
-    world = plain_world()
-    wire = open_websocket(world)
-    socket = join(wire)
-    world.server.emit(socket, "a", [], world.now, want_ack=True, ack_timeout=50)
-    world.advance(50)
-    wire.send_text("430[]")
-    assert list(world.program)[1:] == [AckFailed(socket, 0, "timeout")]
+    world.advance(500)
+    assert close_code(wire) is None
+    world.advance(500)
+    assert wire.texts() == ['44{"message":"Connection timed out"}']
+    world.advance(500)
+    assert close_code(wire) == 1000
 
 
 def test_an_answer_lets_in_refuses_or_comes_too_late() -> None:
@@ -273,21 +158,19 @@ def test_an_answer_lets_in_refuses_or_comes_too_late() -> None:
     assert wires[1].texts() == ['44{"message":"no"}']
 
 
-def test_who_hears_a_broadcast() -> None:
-    world = plain_world(namespaces=("/", "/a"))
-    wires = [open_websocket(world) for _ in range(3)]
-    sockets = [join(wire) for wire in wires]
-    elsewhere = join(wires[0], "/a")
-    for socket in sockets[:2]:
-        world.server.join(socket, "r")
-    world.server.broadcast("/", "one", [], world.now, exclude=("r", "nobody"))
-    world.server.broadcast("/", "two", [], world.now, rooms=("r", sockets[0], elsewhere))
-    world.server.leave(sockets[0], "r")
-    world.server.broadcast("/", "three", [], world.now, rooms=("r",))
-    world.pump()
-    assert [wire.texts() for wire in wires] == [
-        ['42["two"]'], ['42["two"]', '42["three"]'], ['42["one"]'],
-    ]  # fmt: skip
+def test_timers_of_acknowledgements_and_of_recovery_reach_the_program() -> None:
+    world = plain_world(recovery_timeout=1_000)
+    wire = open_websocket(world)
+    socket = join(wire)
+    world.server.emit(socket, "a", [], world.now, want_ack=True, ack_timeout=50)
+    world.advance(50)
+    wire.drop()
+    world.advance(1_000)
+    assert list(world.program)[1:] == [
+        AckFailed(socket, 0, "timeout"),
+        Disconnected(socket, "/", "transport close", may_return=True),
+        Forgotten(socket, "/"),
+    ]
 
 
 def test_a_shutdown_waits_for_clients_that_have_not_been_handed_everything() -> None:

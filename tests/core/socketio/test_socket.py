@@ -12,7 +12,7 @@ EVENT = Body(b'["a"]')
 def setting(**changes: object) -> tuple[World, Wire, Socket]:
     world = plain_world(namespaces=("/", "/custom"), **changes)
     wire = open_websocket(world)
-    return world, wire, world.server._sockets.socket(join(wire, "/custom"))
+    return world, wire, world.server._sockets.program.socket(join(wire, "/custom"))
 
 
 def test_events_questions_and_answers() -> None:
@@ -20,7 +20,7 @@ def test_events_questions_and_answers() -> None:
     socket.send_event(b'["raw"]', world.now)
     socket.emit(EVENT, world.now)
     socket.emit(EVENT, world.now, volatile=True)
-    socket.emit(encode_body(["b", b"\x01"]), world.now)
+    socket.emit(encode_body(["b", b"\x01"], 10), world.now)
     assert [socket.ask(EVENT, world.now) for _ in range(2)] == [0, 1]
     socket.acknowledge(7, Body(b"[]"), world.now)
     world.pump()
@@ -53,22 +53,22 @@ def test_an_acknowledgement_is_taken_once() -> None:
 
 def test_a_journal_numbers_what_may_be_missed() -> None:
     world, wire, socket = setting()
-    socket.journal = Journal(1_000)
+    socket.journal = Journal("n", 1_000)
     socket.emit(EVENT, world.now)
     socket.emit(EVENT, world.now, volatile=True)
     socket.ask(EVENT, world.now)
     socket.emit(EVENT, world.now)
     world.pump()
     assert [text.removeprefix("42/custom,") for text in wire.texts()] == [
-        '["a","1"]', '["a","1"]', '0["a"]', '["a","2"]',
+        '["a","n.1"]', '["a","n.1"]', '0["a"]', '["a","n.2"]',
     ]  # fmt: skip
-    assert len(socket.journal.since("0") or ()) == 2
+    assert socket.journal.last == 2
 
 
 def test_a_socket_whose_client_is_away_keeps_events_alone() -> None:
     world, wire, socket = setting()
     assert socket.user_agent == ""
-    socket.journal = Journal(1_000)
+    socket.journal = Journal("n", 1_000)
     wire.drop()
     assert socket.carrier is None
     assert not socket.writable()
@@ -80,14 +80,14 @@ def test_a_socket_whose_client_is_away_keeps_events_alone() -> None:
     socket.wake()
     assert not socket.waits_for(socket.ask(EVENT, world.now))
     assert socket.user_agent == ""
-    assert socket.journal.since("0") == [b'2/custom,["a","1"]']
+    assert socket.journal.after(0) == [[b'2/custom,["a","n.1"]']]
     assert world.server.poll() is None
 
 
 def test_its_user_agent_is_the_handshakes() -> None:
     world = plain_world()
     wire = open_websocket(world, {"User-Agent": "frontend/1"})
-    socket = world.server._sockets.socket(join(wire))
+    socket = world.server._sockets.program.socket(join(wire))
     assert socket.user_agent == "frontend/1"
     socket.disconnect(world.now)
     world.pump()
