@@ -65,7 +65,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     upgrade_timeout: int = 10_000  # Node's upgradeTimeout
     close_timeout: int = 5_000  # a peer that does not answer a close; ws: 30,000
     max_attachments: int = 10  # socket.io-parser 4.2.6
-    max_packets_per_post: int = 1_024  # Node: none but maxPayload; python-engineio: 16
+    max_packets_per_post: int = 16_384  # Node: none but maxPayload; python-engineio: 16
     poll_bytes: int = 256 * 1024  # the largest answer to a poll
     max_sessions: int = 10_000
     json_depth: int = 32

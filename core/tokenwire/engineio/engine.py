@@ -30,6 +30,7 @@ from tokenwire.wire import engineio as wire
 _SID_BYTES = 15  # 120 bits, as Node's base64id
 _MAX_QUERY_FIELDS = 32
 _OWN_FIELDS = ("EIO", "transport", "sid")
+_PYTHON_POLL_PACKETS = 16  # python-engineio's Payload.max_decode_packets; it drops what has more
 
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
 UNKNOWN_SID = (1, "Session ID unknown")
@@ -159,6 +160,8 @@ class Engine:
         sid = ids.text(self._ids.random_bytes(_SID_BYTES))
         heartbeat = (self._config.heartbeat_interval, self._config.heartbeat_timeout)
         session = EngineSession(sid, request, self._outputs, self._timers, heartbeat)
+        if (request.header("user-agent") or "").lower().startswith("python"):
+            session.poll_packets = _PYTHON_POLL_PACKETS
         self._sessions[sid] = session
         session.upper = self._open_upper(session, now)
         session.start_heartbeat(now)
@@ -238,7 +241,7 @@ class Engine:
         if session is None:
             return None
         packets: list[bytes] = []
-        session.pull(packets, self._config.poll_bytes, now)
+        session.pull_for_poll(packets, self._config.poll_bytes, now)
         if not packets:
             if session.state is not State.UPGRADING:
                 return None

@@ -110,6 +110,7 @@ class EngineSession:
         "poll",
         "poll_blocked",
         "poll_headers",
+        "poll_packets",
         "posting",
         "probe",
         "progress_at",
@@ -140,6 +141,8 @@ class EngineSession:
         """The POST whose body is still coming."""
         self.poll_blocked = False
         """True: its socket takes nothing."""
+        self.poll_packets: int | None = None
+        """How many packets the client takes in one answer; None: any number."""
         self.ws: WebSocket | None = None
         self.probe: WebSocket | None = None
         self.control: deque[bytes] = deque()
@@ -202,6 +205,18 @@ class EngineSession:
         for index in range(start, len(out)):
             if type(out[index]) is not Binary:
                 out[index] = wire.MESSAGE + out[index]
+
+    def pull_for_poll(self, out: list[bytes], budget: int, now: Millis) -> None:
+        """Append what goes into one answer, as `pull` does, and no more than the client takes."""
+        if self.poll_packets is None:
+            self.pull(out, budget, now)
+            return
+        while budget > 0 and len(out) < self.poll_packets:
+            start = len(out)
+            self.pull(out, 1, now)
+            if len(out) == start:
+                return
+            budget -= sum(map(len, out[start:]))
 
     def last_words(self) -> list[bytes]:
         return [

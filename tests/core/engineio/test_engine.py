@@ -448,7 +448,7 @@ BAD_BODIES = [
     b"4\xff",
     b"b====",
     b"3\x1e",
-    b"\x1e".join([b"3"] * 1_025),
+    b"\x1e".join([b"3"] * 16_385),
     b"47",
     b"bAQIDBA==",
 ]
@@ -1057,3 +1057,12 @@ def test_a_second_probe_in_the_same_read_gets_no_second_answer() -> None:
     wire = Polling(world).probe()
     wire.send(masked_frame(b"2probe") * 2)
     assert wire.texts() == ["3probe"]
+
+
+def test_a_client_of_python_engineio_is_known_by_its_http_library() -> None:
+    world = plain_world()
+    client = Polling(world, {"User-Agent": "python-requests/2.3"})
+    socket = client.join()
+    for _ in range(20):
+        world.server.emit(socket, "e", [], world.now)
+    assert body(client.hanging()).count(b"\x1e") == 15

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from core.clients import Polling, plain_world
 from tokenwire.engineio.session import (
     ENDED,
     TRANSITIONS,
@@ -180,3 +181,30 @@ def test_a_peer_that_still_takes_bytes_is_slow_and_not_gone() -> None:
     assert not setting.session.pong_is_late(Millis(1_299))
     assert setting.timers.is_due(Timer.PONG, "sid", Millis(1_300))
     assert setting.session.pong_is_late(Millis(1_300))
+
+
+@pytest.mark.parametrize(
+    ("agent", "sizes"),
+    [("Python/3.11 aiohttp/3.9", [16, 16, 8]), ("python-requests/2.3", [16, 16, 8]), ("", [40])],
+)
+def test_an_answer_has_no_more_packets_than_its_client_takes(agent: str, sizes: list[int]) -> None:
+    world = plain_world()
+    client = Polling(world, {"User-Agent": agent})
+    socket = client.join()
+    for number in range(40):
+        world.server.emit(socket, "e", [number], world.now)
+    answers = [client.poll() for _ in sizes]
+    packets = [answer.body.split(b"\x1e") for answer in answers if answer is not None]
+    assert [len(each) for each in packets] == sizes
+    assert [*itertools.chain(*packets)] == [b'42["e",%d]' % number for number in range(40)]
+    assert client.poll() is None
+
+
+def test_such_an_answer_keeps_to_its_bytes_too() -> None:
+    world = plain_world(poll_bytes=100)
+    client = Polling(world, {"User-Agent": "Python"})
+    socket = client.join()
+    for _ in range(4):
+        world.server.emit(socket, "e", ["x" * 60], world.now)
+    answers = [client.poll() for _ in range(2)]
+    assert [answer.body.count(b"\x1e") for answer in answers if answer is not None] == [1, 1]
