@@ -37,7 +37,6 @@ TRANSPORTS: dict[str, dict[str, object]] = {
 
 LIMIT_BYTES = 1_000_000  # what the server announces as maxPayload
 WINDOW = 32  # rounds of a burst that are on their way at a time
-PYTHON_WINDOW = 4  # python-engineio drops a connection of which a poll brings more than 16 packets
 
 
 @contextmanager
@@ -318,8 +317,7 @@ class Burst:
 
 
 def burst_of(cell: Cell, client: Client, socket_id: str) -> Burst:
-    window = PYTHON_WINDOW if cell.library == PYTHON else WINDOW
-    return Burst(client, cell.other(), socket_id, window)
+    return Burst(client, cell.other(), socket_id, WINDOW)
 
 
 def test_burst(cell: Cell) -> None:
