@@ -257,7 +257,7 @@ class Client:
 
     def data_to_send(self, conn: ConnId, max_bytes: int, now: Millis) -> Chunk:
         """Return what to write to a socket now."""
-        return self._engine.data_to_send(conn, max_bytes, now)
+        return self._engine.data_to_send(conn, max_bytes)
 
     def next_timeout(self) -> Deadline | None:
         """Return when `handle_timeout` is wanted."""

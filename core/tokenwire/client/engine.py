@@ -233,7 +233,7 @@ class EngineClient:
         else:
             self._failed(link, "the server cannot be reached", now)
 
-    def data_to_send(self, conn: ConnId, max_bytes: int, now: Millis) -> Chunk:
+    def data_to_send(self, conn: ConnId, max_bytes: int) -> Chunk:
         link = self._links.get(conn)
         if link is None:
             return Chunk(b"")
@@ -241,7 +241,7 @@ class EngineClient:
         if carries and link.http.phase is Phase.OPEN:
             link.http.send_messages(self._take_packets(max_bytes - link.http.out_size, len))
             if self.state is State.CLOSING and not self._queue:
-                self._end("forced close", "", now)
+                link.http.leave()
         chunk = link.http.take(max_bytes)
         if chunk.end:
             del self._links[conn]

@@ -49,6 +49,7 @@ class Phase(enum.Enum):
     WAITING = "waiting"  # for the answer to a request
     SWITCHING = "switching"  # for the 101
     OPEN = "open"  # the WebSocket is
+    LEAVING = "leaving"  # our close frame is out, the server's is awaited
     OVER = "over"
 
 
@@ -165,6 +166,21 @@ class ClientConnection:
             raise LocalProtocolError("the WebSocket is not open")
         self._queue(self._websocket.encode(messages))
 
+    def leave(self) -> None:
+        """Close the WebSocket, and wait for the server to do so too: it comes as Failed.
+
+        Who closes a socket at once resets it, and what the server has not read is lost with it
+        (RFC 6455 7.1.1).
+
+        Raises:
+            LocalProtocolError: there is no open WebSocket.
+        """
+        if self._websocket is None or self.phase is not Phase.OPEN:
+            raise LocalProtocolError("the WebSocket is not open")
+        self._queue(self._websocket.take_control())
+        self._queue(self._websocket.close(GOING_NORMALLY))
+        self.phase = Phase.LEAVING
+
     def close(self) -> None:
         """End after what is queued, with a close frame where there is a WebSocket.
 
@@ -185,7 +201,7 @@ class ClientConnection:
         match self.phase:
             case Phase.WAITING | Phase.SWITCHING:
                 self._receive(data)
-            case Phase.OPEN:
+            case Phase.OPEN | Phase.LEAVING:
                 self._receive_frames(data)
             case Phase.IDLE:  # nobody has asked: whose answer is the next one then?
                 self._finish()
@@ -274,7 +290,9 @@ class ClientConnection:
 
     def _receive_frames(self, data: bytes) -> None:
         assert self._websocket is not None
-        self.events.extend(map(Message, self._websocket.receive(data)))
+        messages = list(self._websocket.receive(data))
+        if self.phase is Phase.OPEN:
+            self.events.extend(map(Message, messages))
         if self._websocket.closed:
             self._queue(self._websocket.take_control())
             self._fail("the server closed the WebSocket, or broke its rules")

@@ -123,6 +123,12 @@ class Link:
             elif not chunk.data:
                 return
 
+    def close(self) -> None:
+        """Answer the close frame that has come last: nothing is said after it."""
+        assert not self.ended
+        self.send(frame(b"\x03\xe8", 8))
+        assert self.ended
+
     # -- HTTP --------------------------------------------------------------------------------------
 
     def asked(self) -> Asked:

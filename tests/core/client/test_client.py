@@ -127,7 +127,7 @@ def test_the_connection_ends_with_the_last_refusal() -> None:
     assert link.texts() == ["40"]
     link.say('44{"message":"no"}')
     assert net.told() == [Refused("/", {"message": "no"})]
-    assert link.ended
+    link.close()
     assert net.over()
 
 
@@ -139,9 +139,10 @@ def test_leaving() -> None:
     net.leave("/")
     assert link.frames() == [(1, b"41"), (8, b"\x03\xe8")]
     assert net.told() == [Left("/a", "io client disconnect"), Left("/", "io client disconnect")]
-    assert net.over()
     link.say('42["late"]')
+    link.close()
     assert net.told() == []
+    assert net.over()
 
 
 def test_what_comes_for_a_namespace_that_was_left_is_ignored() -> None:
@@ -163,7 +164,7 @@ def test_the_server_disconnects() -> None:
     ]
     link.say("41")
     assert net.told() == [Left("/", "io server disconnect")]
-    assert link.ended
+    link.close()
     assert net.over(), "the client does not come back by itself"
     net.join("/")
     rejoin_websocket(net)
@@ -404,7 +405,7 @@ def test_acks_end_with_the_namespace() -> None:
     net.advance(1_000)
     net.acknowledge(0, "nobody is there")
     assert net.told() == []
-    assert link.ended
+    assert link.frames()[1:] == [(1, b"41"), (8, b"\x03\xe8")]
 
 
 def test_an_acknowledgement_while_there_is_no_connection_is_not_kept() -> None:

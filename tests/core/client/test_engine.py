@@ -646,7 +646,10 @@ def test_closing_a_websocket_says_all_first() -> None:
     assert [len(payload) for _, payload in texts] == [100_000 + len('42["a",""]'), 2, 2]
     assert [opcode for opcode, _ in texts] == [1, 1, 8]
     assert texts[1:] == [(1, b"41"), (8, b"\x03\xe8")]
-    assert link.ended
+    assert not net.over(), "the server may have something to say, too"
+    link.say('42["not looked at"]')
+    link.close()
+    assert net.names() == []
     assert net.over()
     assert net.client.next_timeout() is None
 
@@ -706,6 +709,20 @@ def test_a_server_that_does_not_take_the_last_words() -> None:
     assert link.aborted
 
 
+@pytest.mark.parametrize("how", ["eof", "drop", "silence"])
+def test_a_server_that_does_not_answer_the_close(how: str) -> None:
+    net, link = websocket_net()
+    net.close()
+    assert not net.over()
+    if how == "silence":
+        net.advance(2_000)
+        assert link.aborted
+    else:
+        getattr(link, how)()
+    assert net.over()
+    assert net.names() == ["Joined", "Left"]
+
+
 @pytest.mark.parametrize("how", ["drop", "answer", "timeout"])
 def test_a_session_that_ends_while_it_is_closing(how: str) -> None:
     net, (get, post) = polling_net()
@@ -731,6 +748,7 @@ def test_a_client_that_closes_twice_is_closed_once() -> None:
     link.room = None
     link.flush()
     assert link.frames() == [(1, b"41"), (8, b"\x03\xe8")]
+    link.close()
     assert net.over()
     assert net.quiet
 

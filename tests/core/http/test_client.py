@@ -17,7 +17,7 @@ from tokenwire.http.client import (
 )
 from tokenwire.http.websocket import accept_token
 from tokenwire.testing.ids import SeededIds
-from tokenwire.types import Request, Response
+from tokenwire.types import Chunk, Request, Response
 from tokenwire.wire import Binary
 
 GET = Request("GET", "/p", "q=1", (("x-y", "z"),))
@@ -397,6 +397,28 @@ def test_the_connection_of_a_websocket_ends() -> None:
     http.receive_eof()
     assert events(http) == [Failed("the server closed the connection")]
     assert http.take(10).end
+
+
+@pytest.mark.parametrize("how", ["close", "eof"])
+def test_leaving_a_websocket(how: str) -> None:
+    http, _ = websocket()
+    http.receive_data(frame(b"p", 9))
+    http.leave()
+    with pytest.raises(LocalProtocolError, match="not open"):
+        http.leave()
+    with pytest.raises(LocalProtocolError, match="not open"):
+        http.send_messages([b"x"])
+    chunk = http.take(100)
+    assert take_masked(chunk.data)[0] == [(10, b"p"), (8, b"\x03\xe8")]
+    assert not chunk.end, "the server's close is awaited"
+    feed(http, frame(b"not looked at") + frame(b"", 9))
+    assert events(http) == []
+    if how == "close":
+        feed(http, frame(b"\x03\xe8", 8))
+    else:
+        http.receive_eof()
+    assert [type(event) for event in events(http)] == [Failed]
+    assert http.take(100) == Chunk(b"", end=True)
 
 
 def test_closing_a_websocket() -> None:
