@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import assert_never
-from urllib.parse import parse_qsl, urlsplit
 
 from tokenwire.client import (
     Abort,
@@ -30,6 +29,7 @@ from tokenwire.client import (
     WantWrite,
 )
 from tokenwire.client.config import Transport
+from tokenwire.client.url import parse
 from tokenwire.types import ConnId, Millis
 
 from tokenwire_asyncio.server import now
@@ -66,6 +66,8 @@ async def connect(
     path: str = "/socket.io/",
     reconnect: bool = True,
     reconnect_attempts: int | None = None,
+    reconnect_delay: float = 1,
+    reconnect_delay_max: float = 5,
 ) -> AsyncIterator["ClientSocket"]:
     """Connect to a namespace; leave it at the end of the block.
 
@@ -78,29 +80,31 @@ async def connect(
         reconnect: connect again by itself after a lost transport. The first attempt is the only
             one: its failure is raised.
         reconnect_attempts: how often; None: for ever.
+        reconnect_delay: seconds before the first attempt, about; twice as many before each more.
+        reconnect_delay_max: seconds before an attempt at most.
 
     Raises:
         ConnectError: the namespace could not be joined.
         ValueError: the URL is not one.
+        LocalProtocolError: an argument that makes no sense.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-        raise ValueError(f"not the URL of a Socket.IO server: {url}")
-    secure = parts.scheme in ("https", "wss")
+    address = parse(url)
     config = ClientConfig(
-        host=parts.netloc.rpartition("@")[2],
+        host=address.authority,
         path=path,
-        query=tuple(parse_qsl(parts.query)),
+        query=address.query,
         headers=tuple((headers or {}).items()),
         transports=transports,
         reconnect=reconnect,
         reconnect_attempts=reconnect_attempts,
+        reconnect_delay=int(reconnect_delay * 1000),
+        reconnect_delay_max=int(reconnect_delay_max * 1000),
     )
     socket = ClientSocket(
         Client(config, ids=SystemIds()),
-        parts.path or "/",
-        (parts.hostname, parts.port or (443 if secure else 80)),
-        ssl.create_default_context() if secure else None,
+        address.namespace,
+        (address.host, address.port),
+        ssl.create_default_context() if address.secure else None,
     )
     try:
         await socket._join(auth)
@@ -128,9 +132,11 @@ class ClientSocket:
         self._address = address
         self._context = context
         self._connections: dict[ConnId, _Connection] = {}
-        self._dials: set[asyncio.Task[None]] = set()
+        self._dials: dict[ConnId, asyncio.Task[None]] = {}
         self._events: deque[SocketEvent] = deque()
         self._arrived = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Set when the core has had its say again."""
         self._acks: dict[int, asyncio.Future[tuple[object, ...]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
@@ -213,23 +219,32 @@ class ClientSocket:
                     error = event.error if isinstance(event.error, dict) else {}
                     raise ConnectError(str(error.get("message", event.error)), event.error)
                 case ConnectFailed():
-                    raise ConnectError(f"cannot connect: {event.reason}")
+                    raise ConnectError(f"cannot connect: {event.reason}, {event.detail}")
                 case _:
                     pass
         raise ConnectError("cannot connect")
 
     async def _close(self) -> None:
+        """Say the last words, which the core bounds in time, and close the sockets."""
         self._core.close(now())
         self._pump()
-        self._over = True
-        self._arrived.set()
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._dials:
-            task.cancel()
-        await asyncio.gather(*self._dials, return_exceptions=True)
         for connection in list(self._connections.values()):
-            await connection.finish()
+            connection.resume_reading()  # the server's answers to them are wanted
+        try:
+            while not self._core.over:
+                self._settled.clear()
+                await self._settled.wait()
+            for connection in list(self._connections.values()):
+                await connection.finish()
+        finally:  # cancelled: no more words
+            self._over = True
+            self._arrived.set()
+            for connection in list(self._connections.values()):
+                connection.abort()
+            for task in self._dials.values():
+                task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
     # -- the core ----------------------------------------------------------------------------------
 
@@ -241,15 +256,15 @@ class ClientSocket:
             while (output := self._core.poll()) is not None:
                 match output:
                     case Dial():
-                        task = asyncio.ensure_future(self._dial(output.conn))
-                        self._dials.add(task)
-                        task.add_done_callback(self._dials.discard)
+                        self._dials[output.conn] = asyncio.ensure_future(self._dial(output.conn))
                     case WantWrite():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.flush()
                     case Abort():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.abort()
+                        elif (task := self._dials.pop(output.conn, None)) is not None:
+                            task.cancel()
                     case Acknowledged():
                         self._settle(output.ack_id, output.args)
                     case AckTimedOut():
@@ -260,6 +275,10 @@ class ClientSocket:
                         assert_never(output)
         finally:
             self._pumping = False
+        if self._core.over:
+            self._over = True
+            self._arrived.set()
+        self._settled.set()
         self._set_timer()
 
     def _tell(self, event: SocketEvent) -> None:
@@ -270,8 +289,6 @@ class ClientSocket:
                 self.sid = None
             case _:
                 pass
-        if self._core.over:
-            self._over = True
         self._events.append(event)
         self._arrived.set()
         if len(self._events) > _WAITING_EVENTS:
@@ -295,7 +312,8 @@ class ClientSocket:
             )
         except OSError:
             self._core.connection_lost(conn, now())
-            self._pump()
+        self._dials.pop(conn, None)
+        self._pump()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -356,7 +374,7 @@ class _Connection(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        while not (self._blocked or self._ending):
+        while not (self._blocked or self._ending or self._transport.is_closing()):
             chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
             if chunk.data:
                 self._transport.write(chunk.data)
