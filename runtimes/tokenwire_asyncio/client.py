@@ -19,11 +19,13 @@ from tokenwire.client import (
     AckTimedOut,
     Client,
     ClientConfig,
+    ConnectError,
     ConnectFailed,
     Dial,
     Event,
     Joined,
     Left,
+    NamespaceEvent,
     Reconnecting,
     Refused,
     WantWrite,
@@ -37,23 +39,12 @@ from tokenwire_asyncio.server import now
 _WRITE_BYTES = 64 * 1024
 _WAITING_EVENTS = 1_000
 
-SocketEvent = Event | Joined | Left | Reconnecting | ConnectFailed | Refused
-
 
 class SystemIds:
     """The operating system's randomness."""
 
     def random_bytes(self, count: int) -> bytes:
         return secrets.token_bytes(count)
-
-
-class ConnectError(Exception):
-    """The server could not be reached, or did not let the client in."""
-
-    def __init__(self, message: str, data: object = None) -> None:
-        super().__init__(message)
-        self.data = data
-        """The server's CONNECT_ERROR object, if it sent one."""
 
 
 @asynccontextmanager
@@ -133,7 +124,7 @@ class ClientSocket:
         self._context = context
         self._connections: dict[ConnId, _Connection] = {}
         self._dials: dict[ConnId, asyncio.Task[None]] = {}
-        self._events: deque[SocketEvent] = deque()
+        self._events: deque[NamespaceEvent] = deque()
         self._arrived = asyncio.Event()
         self._settled = asyncio.Event()
         """Set when the core has had its say again."""
@@ -196,7 +187,7 @@ class ClientSocket:
     def __aiter__(self) -> "ClientSocket":
         return self
 
-    async def __anext__(self) -> SocketEvent:
+    async def __anext__(self) -> NamespaceEvent:
         while not self._events:
             if self._over:
                 raise StopAsyncIteration
@@ -215,14 +206,11 @@ class ClientSocket:
             match event:
                 case Joined():
                     return
-                case Refused():
-                    error = event.error if isinstance(event.error, dict) else {}
-                    raise ConnectError(str(error.get("message", event.error)), event.error)
-                case ConnectFailed():
-                    raise ConnectError(f"cannot connect: {event.reason}, {event.detail}")
+                case Refused() | ConnectFailed() | Left():
+                    raise ConnectError(event)
                 case _:
                     pass
-        raise ConnectError("cannot connect")
+        raise AssertionError("an attempt ends in one of these")
 
     async def _close(self) -> None:
         """Say the last words, which the core bounds in time, and close the sockets."""
@@ -281,7 +269,7 @@ class ClientSocket:
         self._settled.set()
         self._set_timer()
 
-    def _tell(self, event: SocketEvent) -> None:
+    def _tell(self, event: NamespaceEvent) -> None:
         match event:
             case Joined():
                 self.sid, self.recovered = event.sid, event.recovered

@@ -15,8 +15,8 @@ import pytest
 from interop import server_py
 from interop.clients import HERE, require_packages
 from runtimes.loop_thread import LIMIT
-from tokenwire.client import ConnectFailed, Event, Joined, Left, Reconnecting
-from tokenwire_asyncio.client import ClientSocket, ConnectError, connect
+from tokenwire.client import ConnectError, ConnectFailed, Event, Joined, Left, Reconnecting
+from tokenwire_asyncio.client import ClientSocket, connect
 
 TRANSPORTS: dict[str, tuple[str, ...]] = {
     "websocket": ("websocket",),

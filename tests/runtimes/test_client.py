@@ -23,7 +23,7 @@ from interop.link import running_link
 from runtimes.loop_thread import LIMIT, LoopThread
 from runtimes.server_thread import SystemIds
 from tokenwire import Config, Server
-from tokenwire.client import ConnectFailed, Event, Joined, Left, Reconnecting
+from tokenwire.client import ConnectError, ConnectFailed, Event, Joined, Left, Reconnecting
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Disconnected
 from tokenwire.outputs import Event as ServerEvent
@@ -187,7 +187,7 @@ def test_the_last_words_arrive(client: Client, host: Host, transports: tuple[str
 
 def test_a_namespace_that_there_is_not(client: Client, host: Host) -> None:
     async def story(connect: Connect) -> None:
-        with pytest.raises(client.module.ConnectError, match="Invalid namespace") as caught:
+        with pytest.raises(ConnectError, match="Invalid namespace") as caught:
             async with connect(host.url + "/nowhere"):
                 pytest.fail("the client was let in")
         assert caught.value.data == {"message": "Invalid namespace"}
@@ -201,7 +201,7 @@ def test_a_server_that_there_is_not(client: Client) -> None:
         port = unused.getsockname()[1]
 
         async def story(connect: Connect) -> None:
-            with pytest.raises(client.module.ConnectError, match="cannot be reached"):
+            with pytest.raises(ConnectError, match="cannot be reached"):
                 async with connect(f"http://localhost:{port}"):
                     pytest.fail("nobody is there")
 

@@ -85,16 +85,7 @@ class Reconnecting(msgspec.Struct, frozen=True):
     """Milliseconds until then."""
 
 
-ClientOutput = (
-    Dial
-    | WantWrite
-    | Abort
-    | Joined
-    | Refused
-    | Left
-    | Event
-    | Acknowledged
-    | AckTimedOut
-    | ConnectFailed
-    | Reconnecting
-)
+NamespaceEvent = Event | Joined | Left | Reconnecting | ConnectFailed | Refused
+"""What a program sees go by that uses one namespace."""
+
+ClientOutput = Dial | WantWrite | Abort | Acknowledged | AckTimedOut | NamespaceEvent
