@@ -265,7 +265,7 @@ class EngineClient:
                 case Response():
                     self._answered(link, event, now)
                 case Opened():
-                    if self.transport == "polling":
+                    if self.transport == "polling" and link.http.phase is Phase.OPEN:
                         link.http.send_messages([wire.PING_PROBE])
                 case Message():
                     self._message(event.message, now)
@@ -379,7 +379,8 @@ class EngineClient:
         if any(link.http.phase is Phase.WAITING for link in polls):
             return
         probe = self._find(Role.WEBSOCKET)
-        assert probe is not None
+        if probe is None:  # it has ended already, as its next event will say
+            return
         probe.http.send_messages([wire.UPGRADE])
         for link in polls:
             self._release(link)

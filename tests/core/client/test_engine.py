@@ -167,24 +167,22 @@ def test_what_waits_goes_in_one_post_up_to_max_payload() -> None:
     ]
 
 
-def test_a_body_of_exactly_max_payload_is_used() -> None:
+@pytest.mark.parametrize(("max_payload", "counts"), [(15, [2, 2, 1]), (14, [1, 1, 1, 1, 1])])
+def test_a_body_of_exactly_max_payload_is_used(max_payload: int, counts: list[int]) -> None:
     net = Net(transports=("polling",))
     net.join()
     get = net.next()
     get.asked()
-    get.answer(handshake(maxPayload=len('42["a"]') * 2 + 1))
+    get.answer(handshake(maxPayload=max_payload))
     get.asked()
     post = net.next()
     post.asked()
     get.answer(b'40{"sid":"s"}')
     for _ in range(5):
         net.emit("a")
-    post.answer(b"ok")
-    assert post.asked().body == b'42["a"]\x1e42["a"]'
-    post.answer(b"ok")
-    assert post.asked().body == b'42["a"]\x1e42["a"]'
-    post.answer(b"ok")
-    assert post.asked().body == b'42["a"]'
+    for count in counts:
+        post.answer(b"ok")
+        assert post.asked().body == b"\x1e".join([b'42["a"]'] * count)
 
 
 def test_a_max_payload_of_nothing_still_sends() -> None:
@@ -366,6 +364,22 @@ def test_a_probe_that_fails_leaves_polling_as_it_was(how: str) -> None:
     assert links.get.asked().kind == "GET polling"
     assert net.names() == ["Event"]
     assert net.quiet
+
+
+CLOSE = frame(b"\x03\xe8", 8)
+
+
+@pytest.mark.parametrize("more", [CLOSE, frame(b"3probe") + CLOSE, frame(b"3probe") + b"\xff\xff"])
+def test_a_probe_that_ends_with_its_first_bytes(more: bytes) -> None:
+    net, links = probing()
+    links.get.answer(b"6", headers="Connection: close\r\n")  # nothing but the probe is awaited
+    again = net.dialled()
+    links.probe.open().accept(more)
+    assert links.probe.ended
+    assert net.told() == []
+    assert again.open().asked().kind == "GET polling"
+    net.emit("a")
+    assert links.post.asked().body == b'42["a"]'
 
 
 @pytest.mark.parametrize("how", ["drop", "packet", "time"])
