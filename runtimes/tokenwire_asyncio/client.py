@@ -9,8 +9,8 @@ import asyncio
 import secrets
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import assert_never
 
 from tokenwire.client import (
@@ -38,6 +38,7 @@ from tokenwire_asyncio.server import now
 
 _WRITE_BYTES = 64 * 1024
 _WAITING_EVENTS = 1_000
+_LEAVE_LIMIT = 2.0  # seconds that last words may take
 
 
 class SystemIds:
@@ -101,7 +102,25 @@ async def connect(
         await socket._join(auth)
         yield socket
     finally:
-        await socket._close()
+        await _finish(socket._close())
+
+
+async def _finish(work: Coroutine[None, None, None]) -> None:
+    """Do what must be done, a moment at most, also for who is cancelled: then raise that behind it.
+
+    One cancellation may come again and again (anyio's does), so one more wait is not enough.
+    """
+    task = asyncio.ensure_future(asyncio.wait_for(work, _LEAVE_LIMIT))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    with suppress(TimeoutError):
+        task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class ClientSocket:
