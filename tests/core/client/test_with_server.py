@@ -78,7 +78,7 @@ class Pair:
     def run(self) -> None:
         """Carry bytes until nobody has any."""
         while self._poll() or self._carry():
-            self.net.answer_requests()
+            self.net.react()
 
     def _poll(self) -> bool:
         output = self.client.poll()
