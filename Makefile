@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core tests/properties tests/vectors
+INPUTS := 5000000
+SEED := 1
+JOBS := 1
 OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
 
 .DEFAULT_GOAL := help
@@ -50,6 +53,11 @@ test-long: $(VENV)/.test ## Play the session vectors cut once at every place (20
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
 	$(BIN)/python tests/interop/conformance.py "$(SUITES)"
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
+	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
+		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
 
 .PHONY: format
 format: $(VENV)/.test ## Put all files into the project's style.
