@@ -47,8 +47,8 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 	$(BIN)/pytest -q tests/browser
 
 .PHONY: test-long
-test-long: $(VENV)/.test ## Play the session vectors cut once at every place (20 minutes).
-	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors
+test-long: $(VENV)/.test ## Play the session vectors and upgrades cut once at every place (20 minutes).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.

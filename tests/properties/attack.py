@@ -342,6 +342,10 @@ class Attack:
         with still_there():
             fixture(self.world.server, output, self.world.now)
 
+    def _answer_requests(self) -> None:
+        while self.world.requests:
+            self.world.respond(self.world.requests.pop(0), NOT_FOUND)
+
     # -- steps -------------------------------------------------------------------------------------
 
     def play(self, step: Step) -> None:
@@ -388,8 +392,7 @@ class Attack:
                 world.pump()
             case _:
                 pass
-        while world.requests:
-            world.respond(world.requests.pop(0), NOT_FOUND)
+        self._answer_requests()
         if attacker.reader is not None:
             attacker.learn()
 
@@ -424,6 +427,7 @@ class Attack:
             world.now = max(world.now, deadline.at)
             world.server.handle_timeout(world.now)
             world.pump()
+            self._answer_requests()
             if not self.stopping:
                 self.asking.expect_nothing()
                 self.streaming.expect_nothing()
@@ -450,7 +454,7 @@ class Attack:
         for reader in found:
             if reader.wire.open:
                 reader.wire.unblock()
-        self.play(Step(Do.HEALTHY))
+        self.play(Step(Do.HEALTHY))  # also answers what the program is asked
         self.wait(SETTLED)
         for reader in found:
             reader.read()
