@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core tests/properties tests/vectors
+CORE_TESTS := tests/core tests/properties tests/fuzz tests/vectors
 INPUTS := 5000000
 SEED := 1
 JOBS := 1
+TARGET := wire.json
+RUNS := 100000
 OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
 
 .DEFAULT_GOAL := help
@@ -59,6 +61,11 @@ fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JO
 	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
 		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
 
+.PHONY: atheris
+atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).
+	@mkdir -p $(VENV)/corpus/$(TARGET)
+	cd tests && ../$(BIN)/python -m fuzz.run $(TARGET) -runs=$(RUNS) ../$(VENV)/corpus/$(TARGET)
+
 .PHONY: format
 format: $(VENV)/.test ## Put all files into the project's style.
 	$(BIN)/ruff format .
@@ -85,4 +92,8 @@ $(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.atheris: $(VENV)/.test
+	$(PIP) install --quiet -c requirements/constraints.txt atheris
 	@touch $@
