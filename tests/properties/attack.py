@@ -20,6 +20,7 @@ from properties import mutations
 from properties.mutations import (
     CLIENT_ID,
     OF_SESSION,
+    PID,
     PROBING,
     SID,
     UPGRADE,
@@ -29,13 +30,13 @@ from properties.mutations import (
 )
 from tokenwire.config import Config
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import Connected, Disconnected
+from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event, Joining, ProgramEvent
 from tokenwire.server import Server
 from tokenwire.testing import Wire, World
 from tokenwire.testing.parse import Frame, take_frames
-from tokenwire.testing.world import ProgramEvent
-from tokenwire.testing.worldnet import NOT_FOUND, fixture
+from tokenwire.testing.worldnet import NOT_FOUND
 from tokenwire.timers import Timer
+from tokenwire.types import Millis
 
 ATTACKERS = 6
 OLD_WIRES = 3
@@ -77,6 +78,16 @@ CONFIGS = (
         connect_timeout=4_000,
         upgrade_timeout=3_000,
         reconnect_timeout=5_000,
+        recovery_timeout=5_000,
+        recovery_bytes=1_000,
+        max_namespaces=2,
+    ),
+    replace(
+        _BASE,
+        namespace_patterns=(r"/dyn-\d+",),
+        namespace_chars=20,
+        program_decides_joins=True,
+        recovery_timeout=5_000,
     ),
 )
 """What a case may run with. Limits of every kind are near what the messages have."""
@@ -124,6 +135,15 @@ class Role(enum.Enum):
     MODEL = "model"
     """It asks for streams, and the model server is who is out of order."""
 
+
+WEIGHTS = {
+    **dict.fromkeys(Role, 1),
+    Role.POLLING: 2,
+    Role.SOCKET: 3,
+    Role.AI: 3,
+    Role.MODEL: 2,
+}
+"""How often a role is played: more of those whose messages are looked at deepest."""
 
 STREAM = frame(b'42/ai,["ai:stream",{"prompt":"p","think":true}]')
 
@@ -225,10 +245,16 @@ class Attacker:
         self.old: list[Reader] = []
         self.sid = SID
         self.client_id = CLIENT_ID
+        self.pid = PID
 
     @property
     def open(self) -> bool:
         return self.reader is not None and self.reader.wire.open
+
+    def named(self, data: bytes) -> bytes:
+        """Put the names that it knows into their places."""
+        data = data.replace(SID, self.sid).replace(CLIENT_ID, self.client_id)
+        return data.replace(PID, self.pid)
 
     def learn(self) -> None:
         """Read what has come, and remember the names in it."""
@@ -243,6 +269,9 @@ class Attacker:
             elif b'"ai:connected"' in text:
                 at = text.find(b'"clientId":"') + 12
                 self.client_id = text[at : at + 45]
+            elif text.startswith(b"40{") and b'"pid":"' in text:
+                at = text.find(b'"pid":"') + 7
+                self.pid = text[at : at + 24]
 
 
 class Healthy:
@@ -318,6 +347,39 @@ def still_there() -> Iterator[None]:
             raise
 
 
+def answer(server: Server, output: ProgramEvent, now: Millis) -> None:
+    """Do what the program does with what an attacker sends, whatever its arguments are."""
+    match output:
+        case Joining():
+            auth = output.auth if isinstance(output.auth, dict) else {}
+            if "deny" in auth:
+                server.refuse(output.socket, "no", now, {"by": "program"})
+            elif "ignore" not in auth:
+                server.admit(output.socket, now)
+        case Event(ack_id=int(ack_id)):
+            server.acknowledge(output.socket, ack_id, list(output.args), now)
+        case Event(name="message"):
+            server.emit(output.socket, "message-back", list(output.args), now)
+        case Event(name="ask"):
+            server.emit(output.socket, "ask-back", list(output.args), now, want_ack=True)
+        case Event(name="late"):
+            server.emit(output.socket, "in time", [], now, want_ack=True, ack_timeout=400)
+        case Acknowledged():
+            server.emit(output.socket, "asked", list(output.args), now)
+        case Event(name="leave" | "close"):
+            server.disconnect(output.socket, now, close=output.name == "close")
+        case Event(name="enter"):
+            server.join(output.socket, repr(output.args))
+        case Event(name="exit"):
+            server.leave(output.socket, repr(output.args))
+        case Event(name="say" | "shout" | "shout-volatile", namespace=str(name)) if name != "/":
+            rooms = ("('r',)",) if output.name == "say" else None
+            volatile = output.name == "shout-volatile"
+            server.broadcast(name, "said", list(output.args), now, rooms=rooms, volatile=volatile)
+        case _:
+            pass
+
+
 class Attack:
     """A case."""
 
@@ -340,7 +402,7 @@ class Attack:
         elif isinstance(output, Disconnected):
             self.sockets.pop(output.socket, None)
         with still_there():
-            fixture(self.world.server, output, self.world.now)
+            answer(self.world.server, output, self.world.now)
 
     def _answer_requests(self) -> None:
         while self.world.requests:
@@ -362,7 +424,7 @@ class Attack:
                 self._open(attacker)
             case Do.SEND if wire is not None and not wire.reading_paused:
                 assert attacker.reader is not None
-                data = step.data.replace(SID, attacker.sid).replace(CLIENT_ID, attacker.client_id)
+                data = attacker.named(step.data)
                 attacker.reader.sends(data, step.number)
                 wire.send(data)
             case Do.EOF if wire is not None:
@@ -533,7 +595,7 @@ class Script:
         self._mutator = Mutator(self._draw)
         self.config = self._draw.randrange(len(CONFIGS))
         self._attack = Attack(self.config)
-        self._roles = [self._draw.choice(list(Role)) for _ in range(ATTACKERS)]
+        self._roles = self._draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=ATTACKERS)
         self.steps: list[Step] = []
 
     def play(self, inputs: int) -> None:
@@ -588,6 +650,8 @@ class Script:
         who = draw.randrange(ATTACKERS)
         role = self._roles[who]
         attacker = self._attack.attackers[who]
+        if draw.random() < 0.02:
+            self._do(Do.LOSE, who)
         if not attacker.open or self._is_refused(attacker):
             self._begin(who, role)
         match role:
@@ -636,7 +700,8 @@ class Script:
             case _:
                 self._do(Do.SEND, who, request(b"GET", mutations.WEBSOCKET, UPGRADE), 1)
                 if role is Role.SOCKET:
-                    self._do(Do.SEND, who, frame(b"40") + frame(b"40/x,"))
+                    back = b'{"pid":"%b"}' % PID if self._draw.random() < 0.5 else b""
+                    self._do(Do.SEND, who, frame(b"40" + back) + frame(b"40/x,"))
                 elif role in (Role.AI, Role.MODEL):
                     self._do(Do.SEND, who, frame(b"40/ai,"))
                 if role is Role.MODEL:

@@ -14,6 +14,7 @@ import msgspec
 
 SID = b"<sid>---------------"
 CLIENT_ID = b"<clientId>-----------------------------------"
+PID = b"<pid>-------------------"
 STRANGER = b"AAAAAAAAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBB"
 SEPARATOR = b"\x1e"
 
@@ -85,11 +86,17 @@ ENGINE_PACKETS = (
     *(b'42["message",1]', b'420["message-with-ack",1]', b"4" + b"x" * 40, b"b" + b"QUJD" * 9),
 )
 PLACEHOLDER = b'{"_placeholder":true,"num":%d}'
-SOCKET_PACKETS: tuple[tuple[bytes, ...], ...] = (
-    *((b"0",), (b"0/x,",), (b'0/x,{"token":"t"}',), (b"1",), (b"1/x,",), (b"0/none,",)),
+CONNECTS: tuple[tuple[bytes, ...], ...] = (
+    *((b"0",), (b"0/x,",), (b'0/x,{"token":"t"}',), (b"1",), (b"1/x,",), (b"0/none,",), (b"0{}",)),
+    *((b"0/dyn-1,",), (b'0/x,{"deny":"no"}',), (b'0{"ignore":1}',), (b'2["leave"]',)),
+    *((b'0{"pid":"%b","offset":"1"}' % PID,), (b'0/x,{"pid":"%b"}' % PID,)),
+)
+EVENTS: tuple[tuple[bytes, ...], ...] = (
     *((b'2["message"]',), (b'2["message",1,"two",[3],{"four":null}]',), (b"2[7,8]",)),
     *((b'2/x,["message","x"]',), (b'213["message-with-ack",{"a":[true]}]',), (b'20["ask"]',)),
-    *((b"30[]",), (b'3/x,1["yes"]',), (b'2["leave"]',), (b'2["ask",[[[[1]]]]]',)),
+    *((b'2["enter","r"]',), (b'2/x,["enter","r"]',), (b'2/x,["exit","r"]',), (b'2["late",1]',)),
+    *((b'2/x,["say","r",1]',), (b'2/x,["shout",{"a":1}]',), (b'2/x,["shout-volatile"]',)),
+    *((b"30[]",), (b'3/x,1["yes"]',), (b'2["ask",[[[[1]]]]]',)),
     (b'51-["message",%b]' % (PLACEHOLDER % 0), b"\x01\x02\x03"),
     (b'52-/x,7["message-with-ack",%b,[%b]]' % (PLACEHOLDER % 0, PLACEHOLDER % 1), b"a", b""),
     (b"61-0[%b]" % (PLACEHOLDER % 0), b"\xff" * 30),
@@ -308,7 +315,7 @@ class Mutator:
     def socket_packet(self) -> list[bytes]:
         """Return a Socket.IO packet: its text, then its attachments; some lost, some too many."""
         draw = self._draw
-        text, *attachments = draw.choice(SOCKET_PACKETS)
+        text, *attachments = draw.choice(EVENTS if draw.random() < 0.9 else CONNECTS)
         if attachments and draw.random() < 0.2:
             attachments = attachments[:-1] if draw.random() < 0.5 else [*attachments, b"more"]
         return [self.edit(text, SOCKET_TOKENS), *attachments]
