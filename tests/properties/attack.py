@@ -561,21 +561,27 @@ def contents(server: Server) -> Contents:
     """Count what a server reaches."""
     entries = size = 0
     kinds: Counter[str] = Counter()
-    seen = {id(server)}
-    todo: list[object] = [server]
-    while todo:
-        item = todo.pop()
+    for item in reached(server):
         if isinstance(item, dict | list | deque | set):
             entries += len(item)
         elif isinstance(item, bytes | bytearray | str):
             size += len(item)
         elif type(item).__module__.startswith("tokenwire"):
             kinds[type(item).__name__] += 1
+    return Contents(entries, size, kinds)
+
+
+def reached(server: Server) -> Iterator[object]:
+    """Yield all objects that a server reaches, but for code."""
+    seen = {id(server)}
+    todo: list[object] = [server]
+    while todo:
+        item = todo.pop()
+        yield item
         for other in gc.get_referents(item):
             if id(other) not in seen and not isinstance(other, _CODE):
                 seen.add(id(other))
                 todo.append(other)
-    return Contents(entries, size, kinds)
 
 
 @functools.cache
