@@ -571,10 +571,10 @@ def contents(server: Server) -> Contents:
     return Contents(entries, size, kinds)
 
 
-def reached(server: Server) -> Iterator[object]:
-    """Yield all objects that a server reaches, but for code."""
-    seen = {id(server)}
-    todo: list[object] = [server]
+def reached(start: object) -> Iterator[object]:
+    """Yield all objects that one reaches, but for code."""
+    seen = {id(start)}
+    todo = [start]
     while todo:
         item = todo.pop()
         yield item
