@@ -8,12 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core tests/properties tests/fuzz tests/vectors
+OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
+
+# Of `make fuzz` and `make atheris`.
 INPUTS := 5000000
 SEED := 1
 JOBS := 1
 TARGET := wire.json
 RUNS := 100000
-OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
 
 .DEFAULT_GOAL := help
 

@@ -28,6 +28,7 @@ from properties.mutations import (
     frame,
     request,
 )
+from properties.passing import passing
 from tokenwire.config import Config
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event, Joining, ProgramEvent
@@ -482,21 +483,12 @@ class Attack:
                 model.fail(reached=step.data == b"broken")
 
     def wait(self, span: int) -> None:
-        """Let time pass; each deadline that is handled must leave a later one."""
-        world = self.world
-        end = world.now + span
-        while (deadline := world.server.next_timeout()) is not None and deadline.at <= end:
-            world.now = max(world.now, deadline.at)
-            world.server.handle_timeout(world.now)
-            world.pump()
+        """Let time pass."""
+        for _ in passing(self.world, span):
             self._answer_requests()
             if not self.stopping:
                 self.asking.expect_nothing()
                 self.streaming.expect_nothing()
-            following = world.server.next_timeout()
-            if following is not None and following.at <= world.now:
-                raise Broken(f"after its time there is still {following}")
-        world.now = type(world.now)(end)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from properties.mutations import (
     frame,
     request,
 )
+from properties.passing import passing
 from tokenwire.ai.stream import State as StreamState
 from tokenwire.ai.stream import Stream
 from tokenwire.config import Config
@@ -429,11 +430,4 @@ def test_every_input_in_a_situation_comes_to_its_end(state: enum.Enum | str) -> 
 def test_every_deadline_of_a_situation_can_come(state: enum.Enum | str) -> None:
     scene = Scene()
     SITUATIONS[state](scene)
-    world = scene.world
-    end = world.now + OVER
-    while (deadline := world.server.next_timeout()) is not None and deadline.at < end:
-        world.now = deadline.at
-        world.server.handle_timeout(world.now)
-        world.pump()
-        following = world.server.next_timeout()
-        assert following is None or following.at > world.now
+    assert len(list(passing(scene.world, OVER))) >= 2  # the model server is looked at
