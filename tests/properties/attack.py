@@ -44,8 +44,9 @@ OLD_WIRES = 3
 SETTLED = 200_000
 """Longer than every span of the configurations below, in ms."""
 
-MOST_ENTRIES = 100_000
-MOST_BYTES = 1_000_000
+MOST_ENTRIES = 10_000
+MOST_BYTES = 500_000
+"""What a server may hold with all attackers there: ten times the most of many cases."""
 
 _BASE = Config(
     namespaces=("/", "/x"),
