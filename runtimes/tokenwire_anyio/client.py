@@ -99,16 +99,21 @@ async def connect(
         reconnect_delay_max=int(reconnect_delay_max * 1000),
     )
     error: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        client = ClientSocket(Client(config, ids=SystemIds()), address, tasks)
-        tasks.start_soon(client._keep_time)
-        try:
-            await client._join(auth)
-            yield client
-        except BaseException as raised:  # the group would wrap it
-            error = raised
-        with anyio.CancelScope(shield=True):
-            await client._close()
+    try:
+        async with anyio.create_task_group() as tasks:
+            client = ClientSocket(Client(config, ids=SystemIds()), address, tasks)
+            tasks.start_soon(client._keep_time)
+            try:
+                await client._join(auth)
+                yield client
+            except BaseException as raised:  # the group would wrap it
+                error = raised
+            with anyio.CancelScope(shield=True):
+                await client._close()
+    except BaseExceptionGroup as group:  # trio interrupts whatever task is running
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        error = KeyboardInterrupt()
     if error is not None:
         raise error
 
