@@ -12,7 +12,7 @@ import msgspec
 from tokenwire.ai import messages, ollama
 from tokenwire.ai.errors import Refusal
 from tokenwire.config import Config
-from tokenwire.errors import RemoteProtocolError
+from tokenwire.errors import LocalProtocolError, RemoteProtocolError
 from tokenwire.http.chunks import ChunkedBody
 from tokenwire.http.client import ClientConnection
 from tokenwire.http.connection import HttpConnection
@@ -124,7 +124,8 @@ def websocket_client(data: bytes) -> None:
     connection.send_upgrade(Request("GET", "/"))
     for piece in halves(data):
         connection.receive_data(piece)
-    connection.send_messages([b"text"])
+    with contextlib.suppress(LocalProtocolError):  # it is not open (any more)
+        connection.send_messages([b"text"])
     connection.close()
     connection.take(10_000)
 
