@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core tests/properties tests/fuzz tests/vectors
+CORE_TESTS := tests/core
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
 OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
 
 # Of `make fuzz` and `make atheris`.
@@ -39,8 +40,9 @@ lint: $(VENV)/.test ## Check style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 .PHONY: test-core
-test-core: $(VENV)/.test ## Run the core's tests, with coverage.
+test-core: $(VENV)/.test ## Run the core's tests, with coverage, and its properties and vectors.
 	$(BIN)/pytest -q $(CORE_TESTS) --cov --cov-report=term
+	$(BIN)/pytest -q $(PROPERTY_TESTS)
 
 .PHONY: test-others
 test-others: $(VENV)/.test ## Run the tests over sockets: command line, runtimes, clients, model.
