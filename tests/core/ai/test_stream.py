@@ -433,3 +433,11 @@ Lane.TestCase.settings = settings(
     derandomize=True, max_examples=60, stateful_step_count=30, deadline=None
 )
 TestLane = Lane.TestCase
+
+
+def test_tool_calls_are_kept_whole_while_there_is_room() -> None:
+    stream = new(tool_call_bytes=10)
+    calls = [msgspec.Raw(text) for text in (b'"1234"', b'"12345"', b'"6"', b'"7"')]
+    stream.add_tool_calls(calls[:2])
+    stream.add_tool_calls(calls[2:])
+    assert [bytes(memoryview(call)) for call in stream.tool_calls] == [b'"1234"', b'"6"']
