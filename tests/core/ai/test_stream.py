@@ -441,3 +441,13 @@ def test_tool_calls_are_kept_whole_while_there_is_room() -> None:
     stream.add_tool_calls(calls[:2])
     stream.add_tool_calls(calls[2:])
     assert [bytes(memoryview(call)) for call in stream.tool_calls] == [b'"1234"', b'"6"']
+
+
+def test_what_an_earlier_stream_has_not_told_goes_before_the_start() -> None:
+    earlier, stream = new(), new()
+    add(earlier, "a", "b")
+    pull(earlier, 1)
+    earlier.end(*ENDING)
+    stream.precede(earlier.drain())
+    assert not earlier.has_output()
+    assert brief(pull(stream)) == ["a", "b", "ai:stream:complete", "ai:done", "ai:stream:start"]
