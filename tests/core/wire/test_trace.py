@@ -42,3 +42,9 @@ def test_a_packet_is_described(packet: bytes, line: str) -> None:
 
 def test_long_names_are_cut() -> None:
     assert len(describe(b'42/%b,["%b",{"%b":1}]' % (b"n" * 500, b"e" * 500, b"k" * 500))) < 250
+
+
+def test_arguments_that_are_no_objects_are_masked_too() -> None:
+    assert describe(b'42["e","secret",["secret"],7,null]') == (
+        'EVENT ["e","<6 chars>",["<6 chars>"],7,null]'
+    )
