@@ -13,9 +13,9 @@ import socket
 import ssl
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import anyio
 import anyio.abc
@@ -43,7 +43,7 @@ from tokenwire.types import ConnId
 from tokenwire_anyio.server import now
 
 _READ_BYTES = 64 * 1024
-Task = Callable[[], Coroutine[None, None, None]]
+Task = TypeVar("Task", bound=Callable[..., object])
 
 _WRITE_BYTES = 64 * 1024
 _WAITING_EVENTS = 1_000
@@ -360,7 +360,7 @@ class _Connection:
 
     async def _serve(self, connected: socket.socket) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read, connected)
+            tasks.start_soon(_uninterrupted(self._read), connected)
             # Inside the group: out of it, an error would come as a group of errors.
             with contextlib.suppress(OSError):
                 await self._write(connected)
