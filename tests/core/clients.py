@@ -6,6 +6,7 @@ its own unless one is given, so that no test depends on keep-alive by accident.
 
 import msgspec
 from tokenwire.config import Config
+from tokenwire.outputs import Joining
 from tokenwire.testing import Answer, Wire, World
 
 PATH = "/socket.io/?EIO=4&transport="
@@ -119,3 +120,8 @@ def status_of(wire: Wire) -> int | None:
     """Return the status of the answer that has come, if one has."""
     answer = wire.answer()
     return None if answer is None else answer.status
+
+
+def asking(world: World) -> list[str]:
+    """Return the sockets-to-be for which the program was asked, in order."""
+    return [output.socket for output in world.program if isinstance(output, Joining)]

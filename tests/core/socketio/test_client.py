@@ -5,7 +5,15 @@ the program's namespaces do is shown with a namespace of the test's own.
 """
 
 import pytest
-from core.clients import Polling, close_code, join, open_websocket, plain_world, sid_in_reply
+from core.clients import (
+    Polling,
+    asking,
+    close_code,
+    join,
+    open_websocket,
+    plain_world,
+    sid_in_reply,
+)
 from tokenwire.outputs import Abort, Acknowledged, Connected, Disconnected, Event
 from tokenwire.socketio.binary import encode_body
 from tokenwire.socketio.socket import Socket
@@ -503,11 +511,11 @@ def test_a_namespace_may_answer_later() -> None:
     world = plain_world(program_decides_joins=True, connect_timeout=1_000, max_namespaces=2)
     wire = open_websocket(world)
     wire.send_text("40")
-    first = world.program[0].socket  # type: ignore[union-attr]
+    (first,) = asking(world)
     world.server.refuse(first, "no", world.now)
     world.pump()
     wire.send_text("40")
-    world.server.admit(world.program[1].socket, world.now)  # type: ignore[union-attr]
+    world.server.admit(asking(world)[1], world.now)
     world.pump()
     assert [text[:2] for text in wire.texts()] == ["44", "40"]
     wire.send_text("41")
@@ -523,7 +531,7 @@ def test_a_packet_before_the_answer_is_a_violation(packet: str) -> None:
     wire.send_text("40")
     wire.send_text(packet)
     assert close_code(wire) == 1002
-    world.server.admit(world.program[0].socket, world.now)  # type: ignore[union-attr]
+    world.server.admit(asking(world)[0], world.now)
     assert len(world.program) == 1
 
 
@@ -532,7 +540,7 @@ def test_a_second_connect_takes_the_place_of_one_that_waits() -> None:
     wire = open_websocket(world)
     wire.send_text("40")
     wire.send_text("40")
-    first, second = (output.socket for output in world.program)  # type: ignore[union-attr]
+    first, second = asking(world)
     world.server.admit(first, world.now)
     world.pump()
     assert wire.texts() == []

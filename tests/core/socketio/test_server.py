@@ -1,7 +1,7 @@
 """The namespaces there are, and sockets by their ids."""
 
 import pytest
-from core.clients import close_code, join, open_websocket, plain_world, sid_in_reply
+from core.clients import asking, close_code, join, open_websocket, plain_world, sid_in_reply
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import (
     AckFailed,
@@ -148,7 +148,7 @@ def test_an_answer_lets_in_refuses_or_comes_too_late() -> None:
     wires = [open_websocket(world) for _ in range(3)]
     for wire in wires:
         wire.send_text("40")
-    first, second, third = (output.socket for output in world.program)  # type: ignore[union-attr]
+    first, second, third = asking(world)
     wires[2].drop()
     world.server.admit(first, world.now)
     world.server.refuse(second, "no", world.now)
