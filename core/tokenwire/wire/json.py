@@ -1,14 +1,14 @@
 """JSON as it comes from peers: checked before it is built.
 
-Rules of this file: time and memory are linear in the input, under 50 ms and 4 MB per MB of it (6 MB
-where strings hold lone surrogates, or characters beyond U+FFFF: Python takes 4 bytes for each
-character of such a string); a text that breaks a rule raises RemoteProtocolError. The text is
-checked for validity first (a scan of unterminated strings is quadratic), then its nesting and its
-values are counted on the text, up to a limit, before any object is made. Two parsers must not read
-a text differently: keys that stand twice, integers that JavaScript cannot hold and lone surrogates
-are refused; msgspec itself refuses numbers that are not finite. Who checks each value anyway can
-ask for a lenient reading, in which such an integer or string is an Unusable, so that the answer can
-name the field.
+Rules of this file: time and memory are linear in the input, under 50 ms and 4 MB per MB of it (up
+to 8 MB where a string holds a character beyond U+FFFF: Python takes 4 bytes for each character of
+such a string, and reads it twice); a text that breaks a rule raises RemoteProtocolError. The text
+is checked for validity first (a scan of unterminated strings is quadratic), then its nesting and
+its values are counted on the text, up to a limit, before any object is made. Two parsers must not
+read a text differently: keys that stand twice, integers that JavaScript cannot hold and lone
+surrogates are refused; msgspec itself refuses numbers that are not finite. Who checks each value
+anyway can ask for a lenient reading, in which such an integer or string is an Unusable, so that the
+answer can name the field.
 """
 
 import re
@@ -27,8 +27,8 @@ _LONE = re.compile(
 )
 # An escape that is not the second half of a pair.
 _BREAK = re.compile(rb"(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\|\\(?!u[dD][c-fC-F])")
-_MARK = "\uffff"  # a noncharacter: it stands for a lone surrogate until the strings are looked at
-_MARK_ESCAPE = rb"\\uffff"  # as a template of `re`
+# Stands for a lone surrogate until the strings are looked at. ASCII, so that no string gets wider.
+_MARK = "\x7f" * 6
 _PIECE = 32 * 1024  # bytes to look through at once: `re` keeps the parts between its matches
 _BACKSLASH, _ASIDE = b"\\\\", b"\x01\x01"  # the latter: in no JSON text
 _MAX_VALUES = 20_000  # members of arrays and objects; one costs some 2 us and 120 bytes
@@ -76,7 +76,7 @@ def decode(text: bytes, *, depth: int, containers: int, lenient: bool = False) -
 
 
 def _mark_surrogates(text: bytes) -> bytes:
-    """Put the mark's escape in the place of each lone surrogate's."""
+    """Put the mark in the place of each lone surrogate."""
     if _ASIDE in text:
         return text  # it is not valid
     plain = text.replace(_BACKSLASH, _ASIDE)
@@ -85,7 +85,7 @@ def _mark_surrogates(text: bytes) -> bytes:
     while start < len(plain):
         following = _BREAK.search(plain, start + _PIECE)
         end = following.start() if following else len(plain)
-        pieces.append(_LONE.sub(_MARK_ESCAPE, plain[start:end]).replace(_ASIDE, _BACKSLASH))
+        pieces.append(_LONE.sub(_MARK.encode(), plain[start:end]).replace(_ASIDE, _BACKSLASH))
         start = end
     return b"".join(pieces)
 

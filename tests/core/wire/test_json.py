@@ -138,6 +138,10 @@ COSTLY: dict[str, Callable[[int], bytes]] = {
     "not UTF-8": text(b"\xff"),
     "beyond U+FFFF": text("\U0001f600".encode()),
     "one beyond U+FFFF": text(b"a", "\U0001f600".encode()),
+    "escapes and one beyond U+FFFF": text(rb"\n", "\U0001f600".encode()),
+    "a long text, a lone surrogate and one beyond U+FFFF": text(
+        b"a", rb"\n\ud800" + "\U0001f600".encode()
+    ),
     "integers": lambda size: array(b"1", size),
     "huge integers": lambda size: array(b"9007199254740993", size),
     "long numbers": lambda size: values(size, b"", b"1", b".5"),
@@ -166,11 +170,6 @@ COSTLY: dict[str, Callable[[int], bytes]] = {
     "digits": lambda size: b"[" + b"1" * size + b"]",
     "an exponent": lambda size: b"[1e-" + b"1" * size + b"]",
 }
-WIDE = (
-    *("beyond U+FFFF", "one beyond U+FFFF", "strings beyond U+FFFF"),
-    *("strings with a lone surrogate", "keys with a lone surrogate"),
-)
-"""Python takes 4 or 2 bytes for each character of such a string, and for a moment more."""
 
 
 def reading(name: str, size: int, *, lenient: bool) -> Callable[[], None]:
@@ -193,7 +192,8 @@ ROUNDS = 5
 def test_a_megabyte_costs_under_50_ms_and_4_mb(name: str, lenient: bool) -> None:
     """50 ms is the aim, and what an idle machine needs at most; a busy one gets twice that."""
     whole = reading(name, MEGABYTE, lenient=lenient)
-    assert peak_memory(whole) < (6_000_000 if name in WIDE else 4_000_000)
+    # Python takes 4 bytes for each character of a string with one beyond U+FFFF, 3.5 on the way.
+    assert peak_memory(whole) < (8_000_000 if "beyond U+FFFF" in name else 4_000_000)
     assert any(cpu_time(whole, 5) < 0.100 for _ in range(ROUNDS))
 
 
