@@ -22,6 +22,7 @@ class Lead(Socket):
     """A socket that leads nowhere."""
 
     def __init__(self) -> None:
+        self.id, self.pid_key = "id", b""
         self.head = b"2/ai,"
         self.room = True
         self.woken = 0
@@ -53,14 +54,14 @@ class Told:
 class Rig:
     def __init__(self) -> None:
         self.socket, self.service = Lead(), Told()
-        self.session = AiSession("public", self.socket, self.service)
+        self.session = AiSession("public", self.socket, self.service, None)
 
     def stream(self, name: str, *tokens: str) -> Stream:
         """Add a stream whose client has its start."""
         number = StreamId(len(self.session.streams) + 1)
         stream = Stream(number, name, "e", StreamRequest("p", "m"), DIRECT, Config(), NOW)
         stream.pull([], b"", 1)
-        self.session.streams[name] = stream
+        self.session.adopt(stream)
         self.add(stream, *tokens)
         return stream
 
@@ -151,7 +152,7 @@ def test_bytes_are_those_of_all_streams() -> None:
     a = rig.stream("a", "1", "22")
     b = rig.stream("b", "333")
     assert rig.session.unsent_bytes() == 6
-    assert rig.session.bytes_held() == a.log.size + b.log.size
+    assert rig.session.bytes_held() == a.bytes_held() + b.bytes_held()
     rig.pull(1)
     assert rig.session.unsent_bytes() == 5
 
