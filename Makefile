@@ -7,8 +7,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core tests/properties tests/vectors
+CORE_TESTS := tests/core tests/properties tests/fuzz tests/vectors
 OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
+
+# Of `make fuzz` and `make atheris`.
+INPUTS := 5000000
+SEED := 1
+JOBS := 1
+TARGET := wire.json
+RUNS := 100000
 
 .DEFAULT_GOAL := help
 
@@ -44,12 +51,22 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 	$(BIN)/pytest -q tests/browser
 
 .PHONY: test-long
-test-long: $(VENV)/.test ## Play the session vectors cut once at every place (20 minutes).
-	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors
+test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
 	$(BIN)/python tests/interop/conformance.py "$(SUITES)"
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
+	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
+		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
+
+.PHONY: atheris
+atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).
+	@mkdir -p $(VENV)/corpus/$(TARGET)
+	cd tests && ../$(BIN)/python -m fuzz.run $(TARGET) -runs=$(RUNS) ../$(VENV)/corpus/$(TARGET)
 
 .PHONY: format
 format: $(VENV)/.test ## Put all files into the project's style.
@@ -77,4 +94,8 @@ $(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.atheris: $(VENV)/.test
+	$(PIP) install --quiet -c requirements/constraints.txt atheris
 	@touch $@

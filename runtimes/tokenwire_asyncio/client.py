@@ -9,10 +9,9 @@ import asyncio
 import secrets
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import assert_never
-from urllib.parse import parse_qsl, urlsplit
 
 from tokenwire.client import (
     Abort,
@@ -20,24 +19,26 @@ from tokenwire.client import (
     AckTimedOut,
     Client,
     ClientConfig,
+    ConnectError,
     ConnectFailed,
     Dial,
     Event,
     Joined,
     Left,
+    NamespaceEvent,
     Reconnecting,
     Refused,
     WantWrite,
 )
 from tokenwire.client.config import Transport
+from tokenwire.client.url import parse
 from tokenwire.types import ConnId, Millis
 
 from tokenwire_asyncio.server import now
 
 _WRITE_BYTES = 64 * 1024
 _WAITING_EVENTS = 1_000
-
-SocketEvent = Event | Joined | Left | Reconnecting | ConnectFailed | Refused
+_LEAVE_LIMIT = 2.0  # seconds that last words may take
 
 
 class SystemIds:
@@ -45,15 +46,6 @@ class SystemIds:
 
     def random_bytes(self, count: int) -> bytes:
         return secrets.token_bytes(count)
-
-
-class ConnectError(Exception):
-    """The server could not be reached, or did not let the client in."""
-
-    def __init__(self, message: str, data: object = None) -> None:
-        super().__init__(message)
-        self.data = data
-        """The server's CONNECT_ERROR object, if it sent one."""
 
 
 @asynccontextmanager
@@ -66,6 +58,8 @@ async def connect(
     path: str = "/socket.io/",
     reconnect: bool = True,
     reconnect_attempts: int | None = None,
+    reconnect_delay: float = 1,
+    reconnect_delay_max: float = 5,
 ) -> AsyncIterator["ClientSocket"]:
     """Connect to a namespace; leave it at the end of the block.
 
@@ -78,35 +72,55 @@ async def connect(
         reconnect: connect again by itself after a lost transport. The first attempt is the only
             one: its failure is raised.
         reconnect_attempts: how often; None: for ever.
+        reconnect_delay: seconds before the first attempt, about; twice as many before each more.
+        reconnect_delay_max: seconds before an attempt at most.
 
     Raises:
         ConnectError: the namespace could not be joined.
         ValueError: the URL is not one.
+        LocalProtocolError: an argument that makes no sense.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-        raise ValueError(f"not the URL of a Socket.IO server: {url}")
-    secure = parts.scheme in ("https", "wss")
+    address = parse(url)
     config = ClientConfig(
-        host=parts.netloc.rpartition("@")[2],
+        host=address.authority,
         path=path,
-        query=tuple(parse_qsl(parts.query)),
+        query=address.query,
         headers=tuple((headers or {}).items()),
         transports=transports,
         reconnect=reconnect,
         reconnect_attempts=reconnect_attempts,
+        reconnect_delay=int(reconnect_delay * 1000),
+        reconnect_delay_max=int(reconnect_delay_max * 1000),
     )
     socket = ClientSocket(
         Client(config, ids=SystemIds()),
-        parts.path or "/",
-        (parts.hostname, parts.port or (443 if secure else 80)),
-        ssl.create_default_context() if secure else None,
+        address.namespace,
+        (address.host, address.port),
+        ssl.create_default_context() if address.secure else None,
     )
     try:
         await socket._join(auth)
         yield socket
     finally:
-        await socket._close()
+        await _finish(socket._close())
+
+
+async def _finish(work: Coroutine[None, None, None]) -> None:
+    """Do what must be done, a moment at most, also for who is cancelled: then raise that behind it.
+
+    One cancellation may come again and again (anyio's does), so one more wait is not enough.
+    """
+    task = asyncio.ensure_future(asyncio.wait_for(work, _LEAVE_LIMIT))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    with suppress(TimeoutError):
+        task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class ClientSocket:
@@ -128,9 +142,11 @@ class ClientSocket:
         self._address = address
         self._context = context
         self._connections: dict[ConnId, _Connection] = {}
-        self._dials: set[asyncio.Task[None]] = set()
-        self._events: deque[SocketEvent] = deque()
+        self._dials: dict[ConnId, asyncio.Task[None]] = {}
+        self._events: deque[NamespaceEvent] = deque()
         self._arrived = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Set when the core has had its say again."""
         self._acks: dict[int, asyncio.Future[tuple[object, ...]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
@@ -190,7 +206,7 @@ class ClientSocket:
     def __aiter__(self) -> "ClientSocket":
         return self
 
-    async def __anext__(self) -> SocketEvent:
+    async def __anext__(self) -> NamespaceEvent:
         while not self._events:
             if self._over:
                 raise StopAsyncIteration
@@ -209,27 +225,33 @@ class ClientSocket:
             match event:
                 case Joined():
                     return
-                case Refused():
-                    error = event.error if isinstance(event.error, dict) else {}
-                    raise ConnectError(str(error.get("message", event.error)), event.error)
-                case ConnectFailed():
-                    raise ConnectError(f"cannot connect: {event.reason}")
+                case Refused() | ConnectFailed() | Left():
+                    raise ConnectError(event)
                 case _:
                     pass
-        raise ConnectError("cannot connect")
+        raise AssertionError("an attempt ends in one of these")
 
     async def _close(self) -> None:
+        """Say the last words, which the core bounds in time, and close the sockets."""
         self._core.close(now())
         self._pump()
-        self._over = True
-        self._arrived.set()
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._dials:
-            task.cancel()
-        await asyncio.gather(*self._dials, return_exceptions=True)
         for connection in list(self._connections.values()):
-            await connection.finish()
+            connection.resume_reading()  # the server's answers to them are wanted
+        try:
+            while not self._core.over:
+                self._settled.clear()
+                await self._settled.wait()
+            for connection in list(self._connections.values()):
+                await connection.finish()
+        finally:  # cancelled: no more words
+            self._over = True
+            self._arrived.set()
+            for connection in list(self._connections.values()):
+                connection.abort()
+            for task in self._dials.values():
+                task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
 
     # -- the core ----------------------------------------------------------------------------------
 
@@ -241,15 +263,15 @@ class ClientSocket:
             while (output := self._core.poll()) is not None:
                 match output:
                     case Dial():
-                        task = asyncio.ensure_future(self._dial(output.conn))
-                        self._dials.add(task)
-                        task.add_done_callback(self._dials.discard)
+                        self._dials[output.conn] = asyncio.ensure_future(self._dial(output.conn))
                     case WantWrite():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.flush()
                     case Abort():
                         if (connection := self._connections.get(output.conn)) is not None:
                             connection.abort()
+                        elif (task := self._dials.pop(output.conn, None)) is not None:
+                            task.cancel()
                     case Acknowledged():
                         self._settle(output.ack_id, output.args)
                     case AckTimedOut():
@@ -260,9 +282,13 @@ class ClientSocket:
                         assert_never(output)
         finally:
             self._pumping = False
+        if self._core.over:
+            self._over = True
+            self._arrived.set()
+        self._settled.set()
         self._set_timer()
 
-    def _tell(self, event: SocketEvent) -> None:
+    def _tell(self, event: NamespaceEvent) -> None:
         match event:
             case Joined():
                 self.sid, self.recovered = event.sid, event.recovered
@@ -270,8 +296,6 @@ class ClientSocket:
                 self.sid = None
             case _:
                 pass
-        if self._core.over:
-            self._over = True
         self._events.append(event)
         self._arrived.set()
         if len(self._events) > _WAITING_EVENTS:
@@ -295,7 +319,8 @@ class ClientSocket:
             )
         except OSError:
             self._core.connection_lost(conn, now())
-            self._pump()
+        self._dials.pop(conn, None)
+        self._pump()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -356,7 +381,7 @@ class _Connection(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        while not (self._blocked or self._ending):
+        while not (self._blocked or self._ending or self._transport.is_closing()):
             chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
             if chunk.data:
                 self._transport.write(chunk.data)

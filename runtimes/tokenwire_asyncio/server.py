@@ -9,7 +9,6 @@ import contextlib
 import logging
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -48,8 +47,8 @@ _log = logging.getLogger("tokenwire")
 
 
 def now() -> Millis:
-    """Return the monotonic time."""
-    return Millis(time.monotonic_ns() // 1_000_000)
+    """Return the event loop's time: the one by which its timers run."""
+    return Millis(int(asyncio.get_running_loop().time() * 1000))
 
 
 def _not_found(request: Request) -> Response:

@@ -17,8 +17,16 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from tokenwire import LocalProtocolError
-from tokenwire.client import ConnectFailed, Event, Joined, Left, Reconnecting, Refused
-from tokenwire_asyncio.client import ClientSocket, ConnectError, connect
+from tokenwire.client import (
+    ConnectError,
+    ConnectFailed,
+    Event,
+    Joined,
+    Left,
+    Reconnecting,
+    Refused,
+)
+from tokenwire_asyncio.client import ClientSocket, connect
 
 from tokenwire_cli.logs import escaped
 

@@ -4,25 +4,33 @@ Rules of this file: the best of a few runs counts, because other work on the mac
 a test; a tracer (coverage) is switched off meanwhile.
 """
 
+import contextlib
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
-def cpu_time(call: Callable[[], object]) -> float:
-    """Return how many seconds of CPU time a call takes."""
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Switch the tracer off for what is measured, or is long."""
     tracer = sys.gettrace()
     sys.settrace(None)
     try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
+def cpu_time(call: Callable[[], object], runs: int = 10) -> float:
+    """Return how many seconds of CPU time a call takes."""
+    with untraced():
         spans = []
-        for _ in range(10):
+        for _ in range(runs):
             started = time.process_time()
             call()
             spans.append(time.process_time() - started)
         return min(spans)
-    finally:
-        sys.settrace(tracer)
 
 
 def peak_memory(call: Callable[[], object]) -> int:

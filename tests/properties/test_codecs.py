@@ -1,6 +1,7 @@
 """Round trips of every codec, and what a codec says to anything else: RemoteProtocolError."""
 
 import contextlib
+import json as stdlib_json
 
 import msgspec
 from hypothesis import given
@@ -56,6 +57,27 @@ def test_json_is_read_or_refused(value: object, edits: list[tuple[str, int, byte
     with contextlib.suppress(RemoteProtocolError):
         read = json.decode(text, depth=32, containers=10_000)
         assert msgspec.json.decode(text) == read
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        ["\\ud83d", "\\uDE00", "\\ud83d\\ude00", "\\\\", '\\"', "\\u0041", "a", "ud83d"]
+    ),
+    max_size=12,
+)
+
+
+@repeatable(500)
+@given(PIECES, st.integers(0, 60))
+def test_lone_surrogates_are_found_wherever_they_stand(pieces: list[str], before: int) -> None:
+    """Python's own parser reads them. The text is looked through in pieces of 32 KiB."""
+    text = f'"{"x" * (32 * 1024 - before)}{"".join(pieces)}"'
+    value = stdlib_json.loads(text)
+    read = json.decode(text.encode(), depth=1, containers=1, lenient=True)
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        assert isinstance(read, json.Unusable)
+    else:
+        assert read == value
 
 
 @st.composite

@@ -13,6 +13,7 @@ from core.clients import POLLING, sid_of
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.inputs import FRAMES, PACKETS, repeatable
+from properties.passing import passing
 from tokenwire.config import Config
 from tokenwire.outputs import Connected, Event
 from tokenwire.testing import Wire, World
@@ -110,16 +111,8 @@ class Life:
                 pass
 
     def wait(self, span: int) -> None:
-        """Let time pass; each deadline that is handled must leave a later one."""
-        world = self.world
-        end = world.now + span
-        while (deadline := world.server.next_timeout()) is not None and deadline.at <= end:
-            world.now = max(world.now, deadline.at)
-            world.server.handle_timeout(world.now)
-            world.pump()
-            following = world.server.next_timeout()
-            assert following is None or following.at > world.now
-        world.now = type(world.now)(end)
+        for _ in passing(self.world, span):
+            pass
 
 
 def request(method: str, target: str, headers: str = "") -> bytes:

@@ -32,10 +32,10 @@ async def stop_listening(listener: asyncio.Server) -> None:
 class LoopThread:
     """Runs coroutines for a test that is not one itself."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.failures: list[str] = []
         """What the loop's exception handler was told."""
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop or asyncio.new_event_loop()
         self.loop.set_exception_handler(self._failed)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()

@@ -12,13 +12,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import anyio
 import tokenwire_anyio
 import tokenwire_asyncio
 from anyio.from_thread import start_blocking_portal
 from runtimes.loop_thread import LIMIT, LoopThread
+from runtimes.stepped_clock import SteppedClock, SteppedLoop
 from tokenwire import Config, Server
 from tokenwire.outputs import Notice
 
+_TURNS = 8
 T = TypeVar("T")
 Callbacks = dict[str, Callable[[Any], Any]]
 """The program's: `respond`, `handle`, `notify`, as the runtimes name them."""
@@ -29,6 +32,12 @@ class SystemIds:
 
     def random_bytes(self, count: int) -> bytes:
         return secrets.token_bytes(count)
+
+
+async def _turn() -> None:
+    # A connection takes the most: it is readable, read, answered, closed, and told that it is.
+    for _ in range(_TURNS):
+        await anyio.sleep(0)
 
 
 class Control(Protocol):
@@ -43,6 +52,10 @@ class Control(Protocol):
         """Call a function in the thread of the event loop."""
         ...
 
+    def turn(self) -> None:
+        """Return when the event loop has gone round a few times: what it could do is done."""
+        ...
+
     def shut_down(self) -> None:
         """Shut down as a program does, and return when it is over."""
         ...
@@ -55,18 +68,32 @@ class Control(Protocol):
 class Launch(Protocol):
     """Starts a runtime."""
 
-    def __call__(self, core: Server, upstream_url: str, callbacks: Callbacks) -> Control: ...
+    def __call__(
+        self,
+        core: Server,
+        upstream_url: str,
+        callbacks: Callbacks,
+        *,
+        clock: SteppedClock | None = None,
+    ) -> Control: ...
 
 
 class AsyncioControl:
     """tokenwire_asyncio in a thread."""
 
-    def __init__(self, core: Server, upstream_url: str, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        core: Server,
+        upstream_url: str,
+        callbacks: Callbacks,
+        *,
+        clock: SteppedClock | None = None,
+    ) -> None:
         self.core = core
         self.host = "127.0.0.1"
         self.notices: list[Notice] = []
         self._closed = False
-        self._thread = LoopThread("tokenwire asyncio")
+        self._thread = LoopThread("tokenwire asyncio", SteppedLoop(clock) if clock else None)
         self._runtime = self._thread.run(self._start(upstream_url, callbacks))
         self.port = self._runtime.port
 
@@ -78,6 +105,9 @@ class AsyncioControl:
 
     def call(self, work: Callable[[], T]) -> T:
         return self._thread.call(work)
+
+    def turn(self) -> None:
+        self._thread.run(_turn())
 
     def shut_down(self) -> None:
         self._thread.run(self._runtime.shut_down())
@@ -102,12 +132,14 @@ class AnyioControl:
         callbacks: Callbacks,
         *,
         backend: str,
+        clock: SteppedClock | None = None,
     ) -> None:
         self.core = core
         self.host = "127.0.0.1"
         self.notices: list[Notice] = []
         self._ending = ExitStack()
-        self._portal = self._ending.enter_context(start_blocking_portal(backend))
+        options = _OPTIONS[backend](clock) if clock else {}
+        self._portal = self._ending.enter_context(start_blocking_portal(backend, options))
         self._runtime = self._portal.call(self._make, upstream_url, callbacks)
         self._running, self.port = self._portal.start_task(self._runtime.run, self.host, 0)
 
@@ -117,6 +149,9 @@ class AnyioControl:
 
     def call(self, work: Callable[[], T]) -> T:
         return self._portal.call(work)
+
+    def turn(self) -> None:
+        self._portal.call(_turn)
 
     def shut_down(self) -> None:
         self._portal.call(self._runtime.shut_down)
@@ -129,6 +164,12 @@ class AnyioControl:
             with suppress(CancelledError):
                 self._running.result(LIMIT)
 
+
+_OPTIONS: dict[str, Callable[[SteppedClock], dict[str, Any]]] = {
+    "asyncio": lambda clock: {"loop_factory": lambda: SteppedLoop(clock)},
+    "trio": lambda clock: {"clock": clock},
+}
+"""How each of anyio's backends is given a clock."""
 
 RUNTIMES: dict[str, Launch] = {
     "asyncio": AsyncioControl,

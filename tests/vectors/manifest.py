@@ -1,7 +1,8 @@
 """The list of all vectors: what stands in `spec/`, and how its manifest is written again.
 
-Rules of this file: it knows of a vector only its id and its requirements, so that it covers every
-format. An id that was in the manifest once is never given to another vector: it is retired.
+Rules of this file: it knows of a vector only its id, its requirements and its flags, so that it
+covers every format. An id that was in the manifest once is never given to another vector: it is
+retired.
 
     cd tests && ../.venv/bin/python -m vectors.manifest
 
@@ -9,6 +10,7 @@ writes `spec/manifest.json` and the schemas of `spec/schema/` again.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +33,7 @@ class Item(msgspec.Struct, frozen=True):
 
     id: str
     requirements: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -38,11 +41,21 @@ class _File(msgspec.Struct, frozen=True):
     vectors: tuple[Item, ...]
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """How many vectors of a file of sessions a player over sockets plays."""
+
+    movable_clock: int
+    """Those that it can play if it moves the server's clock."""
+    real_clock: int
+    """Those that it can play anyway."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One file of the manifest."""
 
     vectors: int
     ids: tuple[str, ...]
+    sockets: Counts | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal["manifest-1"]
     vectors: int
     """In all files together."""
+    sockets: Counts
+    """The same."""
     files: dict[str, Entry]
     """By their path below `spec/vectors`."""
     retired: tuple[str, ...] = ()
@@ -85,11 +100,22 @@ def build(retired: frozenset[str]) -> Manifest:
     Args:
         retired: ids that are not to be used any more.
     """
-    entries = {
-        name: Entry(len(items), tuple(item.id for item in items)) for name, items in files().items()
-    }
+    entries: dict[str, Entry] = {}
+    sessions: list[Item] = []
+    for name, items in files().items():
+        ids = tuple(item.id for item in items)
+        if name.startswith("session/"):
+            sessions += items
+            entries[name] = Entry(len(items), ids, _counts(items))
+        else:
+            entries[name] = Entry(len(items), ids)
     total = sum(entry.vectors for entry in entries.values())
-    return Manifest("manifest-1", total, entries, tuple(sorted(retired)))
+    return Manifest("manifest-1", total, _counts(sessions), entries, tuple(sorted(retired)))
+
+
+def _counts(items: Iterable[Item]) -> Counts:
+    movable = [item for item in items if "virtual-socket" not in item.flags]
+    return Counts(len(movable), sum("virtual-time" not in item.flags for item in movable))
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -99,6 +125,7 @@ def encode(manifest: Manifest) -> bytes:
         "{\n"
         f'  "format": {_json(manifest.format)},\n'
         f'  "vectors": {manifest.vectors},\n'
+        f'  "sockets": {_json(manifest.sockets)},\n'
         '  "files": {\n' + ",\n".join(lines) + "\n  },\n"
         f'  "retired": {_json(manifest.retired)}\n'
         "}\n"

@@ -112,3 +112,32 @@ def test_a_player_notices(sent: list[str], expected: str, complaint: str) -> Non
         Player(WorldNet(vector.server)).play(vector)
     assert str(caught.value).startswith(f"X001 step {len(steps) - 1}: ")
     assert complaint in str(caught.value)
+
+
+_JOIN = '{"do":"frame","link":"a","text":"40/ai,"}'
+_ASK = r"""{"do":"frame","link":"a","text":"42/ai,[\"ai:stream\",{\"prompt\":\"hi\"}]"}"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "complaint"),
+    [
+        ([_JOIN, '{"do":"asked","model":"m"}'], "the model should have been asked"),
+        ([_JOIN, _ASK, '{"do":"asked","model":"m","nothing":true}'], "should not have been asked"),
+        ([_JOIN, _ASK, '{"do":"asked","model":"m","body":{"model":"x"}}'], "'x' expected"),
+        ([_JOIN, _ASK, '{"do":"asked","model":"m","body":{"x":1}}'], "field x expected"),
+        ([_JOIN, _ASK, '{"do":"asked","model":"m","headers":{"x":"y"}}'], "header x expected"),
+        (
+            [_JOIN, _ASK, '{"do":"asked","model":"m"}', '{"do":"cancelled","model":"m"}'],
+            "connection should have been closed",
+        ),
+    ],
+)
+def test_a_player_notices_what_the_model_is_asked(steps: list[str], complaint: str) -> None:
+    steps = ['{"do":"connect","link":"a"}', _UPGRADE, *steps]
+    text = '{"format":"session-1","vectors":[{"id":"X001","title":"","requirements":[],'
+    text += '"server":{"ai":{}},"steps":[' + ",".join(steps) + "]}]}"
+    (vector,) = load(text.encode()).vectors
+    with pytest.raises(VectorFailed) as caught:
+        Player(WorldNet(vector.server)).play(vector)
+    assert str(caught.value).startswith(f"X001 step {len(steps) - 1}: ")
+    assert complaint in str(caught.value)

@@ -5,6 +5,7 @@ A runtime drives a `Client` as it drives a `Server`: bytes in, outputs polled, b
 
 from tokenwire.client.client import Client
 from tokenwire.client.config import ClientConfig
+from tokenwire.client.errors import ConnectError
 from tokenwire.client.outputs import (
     Acknowledged,
     AckTimedOut,
@@ -14,6 +15,7 @@ from tokenwire.client.outputs import (
     Event,
     Joined,
     Left,
+    NamespaceEvent,
     Reconnecting,
     Refused,
 )
@@ -26,11 +28,13 @@ __all__ = [
     "Client",
     "ClientConfig",
     "ClientOutput",
+    "ConnectError",
     "ConnectFailed",
     "Dial",
     "Event",
     "Joined",
     "Left",
+    "NamespaceEvent",
     "Reconnecting",
     "Refused",
     "WantWrite",

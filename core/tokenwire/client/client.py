@@ -3,7 +3,8 @@
 Rules of this file: what the program wants (namespaces, events) outlives a connection; what the
 server gave (sids, acks) does not. The client reconnects by itself after a lost transport, never
 after the server's DISCONNECT or the program's own, as the stock client does. The `pid` and the
-offset of connection state recovery are kept for each namespace and shown at the next CONNECT.
+offset of connection state recovery are kept for each namespace and shown at the next CONNECT. An
+acknowledgement that is waited for ends in exactly one Acknowledged or AckTimedOut.
 """
 
 from collections import deque
@@ -24,15 +25,22 @@ from tokenwire.client.outputs import (
     Refused,
 )
 from tokenwire.errors import LocalProtocolError, RemoteProtocolError
-from tokenwire.socketio.binary import Assembler, take_out
+from tokenwire.socketio.binary import PacketReader, encode_ack, encode_body, encode_event
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import Chunk, ConnId, Deadline, IdSource, Millis
-from tokenwire.wire import Binary
 from tokenwire.wire import socketio as wire
-from tokenwire.wire.socketio import Limits, Packet, PacketType
+from tokenwire.wire.socketio import RESERVED_EVENTS, Limits, Packet, PacketType
 
 _JITTER_STEPS = 65_536
-_MAX_EXPONENT = 32
+_MAX_EXPONENT = 32  # further doubling changes nothing: every maximum is below
+
+
+class _Unsent(msgspec.Struct, frozen=True):
+    """An event that waits for its namespace."""
+
+    messages: list[bytes]
+    size: int
+    ack_id: int | None
 
 
 class _Namespace:
@@ -45,7 +53,7 @@ class _Namespace:
         self.joined = False
         self.pid: str | None = None
         self.offset: str | None = None
-        self.unsent: deque[list[bytes]] = deque()
+        self.unsent: deque[_Unsent] = deque()
         self.next_ack = 0
         self.waiting_acks: dict[int, None] = {}
 
@@ -57,38 +65,55 @@ class Client:
         """
         Args:
             config: where to and how.
-            ids: draws the WebSocket keys and the jitter.
+            ids: draws the WebSocket's keys and the jitter.
         """
         self._config = config
         self._ids = ids
-        self._limits = Limits(config.max_attachments, config.json_depth, config.json_containers)
+        limits = Limits(config.max_attachments, config.json_depth, config.json_containers)
+        self._reader = PacketReader(limits, config.max_message)
         self._outputs: deque[ClientOutput] = deque()
         self._timers = Timers()
         self._engine = EngineClient(config, self._outputs, self._timers, ids, self)
         self._namespaces: dict[str, _Namespace] = {}
-        self._assembler: Assembler | None = None
         self._attempt = 0
         self._wanted = False
+        self._leaving = False
+        """True: the session that is closing was closed by us."""
         self._unsent_bytes = 0
-        self._ack_names: dict[str, tuple[str, int]] = {}
 
     # -- the program -------------------------------------------------------------------------------
 
     def join(self, namespace: str, now: Millis, auth: dict[str, object] | None = None) -> None:
         """Join a namespace, connecting first where needed; again after each reconnection.
 
+        Args:
+            namespace: its name, "/" or "/chat".
+            now: the time.
+            auth: what the server is to know; goes with each CONNECT.
+
         Raises:
-            LocalProtocolError: the client is in it, or on its way into it.
+            LocalProtocolError: the client is in it, or on its way into it; `auth` is not JSON; a
+                namespace cannot be called so.
         """
         if namespace in self._namespaces:
             raise LocalProtocolError(f"{namespace} is joined already")
-        known = self._namespaces[namespace] = _Namespace(auth or {})
+        known = _Namespace(auth or {})
+        try:
+            packet = self._connect_packet(namespace, known)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise LocalProtocolError(f"the CONNECT cannot be sent: {error}") from error
+        if not namespace.startswith("/") or "," in namespace:
+            raise LocalProtocolError(f"a namespace cannot be called {namespace}")
+        self._namespaces[namespace] = known
         self._wanted = True
-        if self._engine.state is State.CLOSED:
-            if not self._timers.is_set(Timer.RECONNECT, 0):
-                self._engine.open(now)
-        elif self._engine.state is not State.OPENING:
-            self._connect(namespace, known, now)
+        match self._engine.state:
+            case State.CLOSED:
+                if not self._timers.is_set(Timer.RECONNECT, 0):
+                    self._engine.open(now)
+            case State.OPENING | State.CLOSING:
+                pass  # its turn comes
+            case _:
+                self._engine.send(packet, now)
 
     def leave(self, namespace: str, now: Millis) -> None:
         """Leave a namespace; with the last one the connection is closed.
@@ -96,13 +121,12 @@ class Client:
         Raises:
             LocalProtocolError: the client is not in it.
         """
-        known = self._known(namespace)
-        if known.joined:
+        if self._known(namespace).joined:
             self._engine.send(wire.encode(Packet(PacketType.DISCONNECT, namespace)), now)
-        self._drop(namespace, "io client disconnect", now)
+        self._drop(namespace, Left(namespace, "io client disconnect"), now)
 
     def close(self, now: Millis) -> None:
-        """Leave all and close the connection."""
+        """Leave all and close the connection, behind what waits."""
         for namespace in list(self._namespaces):
             self.leave(namespace, now)
 
@@ -124,35 +148,38 @@ class Client:
             args: JSON values and bytes.
             now: the time.
             want_ack: ask for an acknowledgement.
-            ack_timeout: milliseconds until AckTimedOut, if an acknowledgement is wanted.
+            ack_timeout: milliseconds until AckTimedOut, if an acknowledgement is wanted. An event
+                that waits until then is not sent any more.
 
         Returns:
             The ack id to wait for, if one is wanted.
 
         Raises:
-            LocalProtocolError: not joined; `args` cannot be sent; too much waits.
+            LocalProtocolError: not joined; the name is reserved; `args` cannot be sent; too much
+                waits.
         """
+        if self._timers.is_due(Timer.PONG, 0, now):  # what is sent now would be lost
+            self._engine.timed_out(Timer.PONG, now)
         known = self._known(namespace)
+        if name in RESERVED_EVENTS:
+            raise LocalProtocolError(f"{name!r} is the protocol's own event")
         ack_id = known.next_ack if want_ack else None
-        messages = self._encode(
-            (PacketType.EVENT, PacketType.BINARY_EVENT), namespace, ack_id, [name, *args]
-        )
-        if not known.joined:
-            self._unsent_bytes += sum(map(len, messages))
-            if self._unsent_bytes > self._config.send_buffer:
-                self._unsent_bytes -= sum(map(len, messages))
-                raise LocalProtocolError("too much waits for the connection")
-            known.unsent.append(messages)
+        body = encode_body([name, *args], self._config.max_attachments)
+        messages = encode_event(namespace, body, ack_id)
+        size = sum(map(len, messages))
+        waiting = self._unsent_bytes + self._engine.queued_bytes
+        if waiting and waiting + size > self._config.send_buffer:
+            raise LocalProtocolError("too much waits for the server")
         if ack_id is not None:
             known.next_ack += 1
             known.waiting_acks[ack_id] = None
             if ack_timeout is not None:
-                key = f"{ack_id}{namespace}"
-                self._ack_names[key] = (namespace, ack_id)
-                self._timers.set(Timer.ACK, key, now + ack_timeout)
+                self._timers.set(Timer.ACK, f"{ack_id}{namespace}", now + ack_timeout)
         if known.joined:
-            for message in messages:
-                self._engine.send(message, now)
+            self._send(messages, now)
+        else:
+            known.unsent.append(_Unsent(messages, size, ack_id))
+            self._unsent_bytes += size
         return ack_id
 
     def acknowledge(self, namespace: str, ack_id: int, args: list[object], now: Millis) -> None:
@@ -161,12 +188,10 @@ class Client:
         Raises:
             LocalProtocolError: `args` cannot be sent.
         """
-        kinds = (PacketType.ACK, PacketType.BINARY_ACK)
-        messages = self._encode(kinds, namespace, ack_id, args)
+        messages = encode_ack(namespace, encode_body(args, self._config.max_attachments), ack_id)
         known = self._namespaces.get(namespace)
         if known is not None and known.joined:
-            for message in messages:
-                self._engine.send(message, now)
+            self._send(messages, now)
 
     def _known(self, namespace: str) -> _Namespace:
         known = self._namespaces.get(namespace)
@@ -174,18 +199,9 @@ class Client:
             raise LocalProtocolError(f"{namespace} was not joined")
         return known
 
-    @staticmethod
-    def _encode(
-        kinds: tuple[PacketType, PacketType], namespace: str, ack_id: int | None, data: object
-    ) -> list[bytes]:
-        attachments: list[Binary] = []
-        try:
-            data = take_out(data, attachments)
-            kind = kinds[1] if attachments else kinds[0]
-            packet = Packet(kind, namespace, ack_id, data, len(attachments))
-            return [wire.encode(packet), *attachments]
-        except (TypeError, ValueError, RecursionError) as error:
-            raise LocalProtocolError(f"the arguments cannot be sent: {error}") from error
+    def _send(self, messages: list[bytes], now: Millis) -> None:
+        for message in messages:
+            self._engine.send(message, now)
 
     @property
     def transport(self) -> str | None:
@@ -222,9 +238,7 @@ class Client:
                 case Timer.RECONNECT:
                     self._engine.open(now)
                 case Timer.ACK:
-                    namespace, ack_id = self._ack_names.pop(str(key))
-                    del self._namespaces[namespace].waiting_acks[ack_id]
-                    self._outputs.append(AckTimedOut(namespace, ack_id))
+                    self._ack_timed_out(str(key))
                 case _:
                     self._engine.timed_out(timer, now)
 
@@ -245,36 +259,23 @@ class Client:
     def opened(self, now: Millis) -> None:
         self._attempt = 0
         for name, known in self._namespaces.items():
-            self._connect(name, known, now)
+            self._engine.send(self._connect_packet(name, known), now)
 
-    def _connect(self, name: str, known: _Namespace, now: Millis) -> None:
-        auth: dict[str, object] = dict(known.auth)
+    @staticmethod
+    def _connect_packet(name: str, known: _Namespace) -> bytes:
+        data: dict[str, object] = {}
         if known.pid is not None:
-            auth["pid"] = known.pid
+            data["pid"] = known.pid
             if known.offset is not None:
-                auth["offset"] = known.offset
-        data: object = auth or msgspec.UNSET
-        self._engine.send(wire.encode(Packet(PacketType.CONNECT, name, data=data)), now)
+                data["offset"] = known.offset
+        data |= known.auth
+        return wire.encode(Packet(PacketType.CONNECT, name, data=data or msgspec.UNSET))
 
     def receive(self, message: bytes, now: Millis) -> None:
-        if type(message) is Binary:
-            if self._assembler is None:
-                raise RemoteProtocolError("an attachment without its packet")
-            if self._assembler.add(message):
-                packet, data = self._assembler.packet, self._assembler.data()
-                self._assembler = None
-                self._dispatch(packet, data, now)
+        packet = self._reader.read(message)
+        if packet is None:
             return
-        if self._assembler is not None:
-            raise RemoteProtocolError("a packet between the attachments of another")
-        packet = wire.decode(message, self._limits)
-        if packet.attachments:
-            self._assembler = Assembler(packet, self._config.max_message)
-        else:
-            self._dispatch(packet, packet.data, now)
-
-    def _dispatch(self, packet: Packet, data: object, now: Millis) -> None:
-        name = packet.namespace
+        name, data = packet.namespace, packet.data
         known = self._namespaces.get(name)
         if known is None:  # left while this was on its way
             return
@@ -282,18 +283,16 @@ class Client:
             case PacketType.CONNECT:
                 self._joined(name, known, data, now)
             case PacketType.CONNECT_ERROR:
-                del self._namespaces[name]
-                self._outputs.append(Refused(name, data))
-                self._close_if_unused(now)
+                self._drop(name, Refused(name, data), now)
             case PacketType.DISCONNECT:
-                self._drop(name, "io server disconnect", now)
+                self._drop(name, Left(name, "io server disconnect"), now)
             case PacketType.EVENT | PacketType.BINARY_EVENT:
                 assert isinstance(data, list)
                 event, *args = data
                 if known.pid is not None and args and isinstance(args[-1], str):
                     known.offset = args[-1]
                 self._outputs.append(Event(name, event, tuple(args), packet.id))
-            case PacketType.ACK | PacketType.BINARY_ACK:
+            case _:  # ACK, BINARY_ACK
                 assert isinstance(data, list)
                 assert packet.id is not None
                 if packet.id in known.waiting_acks:
@@ -312,53 +311,71 @@ class Client:
         known.joined = True
         self._outputs.append(Joined(name, sid, recovered))
         while known.unsent:
-            messages = known.unsent.popleft()
-            self._unsent_bytes -= sum(map(len, messages))
-            for message in messages:
-                self._engine.send(message, now)
+            event = known.unsent.popleft()
+            self._unsent_bytes -= event.size
+            self._send(event.messages, now)
 
-    def _forget_ack(self, name: str, known: _Namespace, ack_id: int) -> None:
-        del known.waiting_acks[ack_id]
-        key = f"{ack_id}{name}"
-        if self._ack_names.pop(key, None) is not None:
-            self._timers.clear(Timer.ACK, key)
-
-    def _drop(self, name: str, reason: str, now: Millis) -> None:
-        known = self._namespaces.pop(name)
-        self._lose_acks(name, known)
-        self._unsent_bytes -= sum(len(part) for parts in known.unsent for part in parts)
-        self._outputs.append(Left(name, reason))
-        self._close_if_unused(now)
-
-    def _lose_acks(self, name: str, known: _Namespace) -> None:
-        for ack_id in list(known.waiting_acks):
-            self._forget_ack(name, known, ack_id)
-            self._outputs.append(AckTimedOut(name, ack_id))
-
-    def _close_if_unused(self, now: Millis) -> None:
-        if not self._namespaces:
-            self._wanted = False
-            self._timers.clear(Timer.RECONNECT, 0)
-            self._engine.close("forced close", now)
-
-    def closed(self, reason: str, now: Millis) -> None:
-        self._assembler = None
+    def closed(self, reason: str, detail: str, now: Millis) -> None:
+        self._reader.reset()
+        if self._leaving:
+            self._leaving = False
+            if self._wanted:  # again, since
+                self._engine.open(now)
+            return
         was_joined = False
         for name, known in self._namespaces.items():
             if known.joined:
                 was_joined = True
                 known.joined = False
                 self._lose_acks(name, known)
-                self._outputs.append(Left(name, reason))
-        if not self._wanted:
-            return
+                self._outputs.append(Left(name, reason, detail))
         if not was_joined:
-            self._outputs.append(ConnectFailed(reason))
+            self._outputs.append(ConnectFailed(reason, detail))
+        self._reconnect(now)
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def _drop(self, name: str, output: Left | Refused, now: Millis) -> None:
+        """The client is out of a namespace. The connection closes with the last one."""
+        self._forget(name)
+        self._outputs.append(output)
+        if not self._namespaces:
+            self._wanted = False
+            self._timers.clear(Timer.RECONNECT, 0)
+            self._leaving = self._engine.state is not State.CLOSED
+            self._engine.close(now)
+
+    def _forget(self, name: str) -> None:
+        known = self._namespaces.pop(name)
+        self._lose_acks(name, known)
+        self._unsent_bytes -= sum(event.size for event in known.unsent)
+
+    def _lose_acks(self, name: str, known: _Namespace) -> None:
+        for ack_id in list(known.waiting_acks):
+            self._forget_ack(name, known, ack_id)
+            self._outputs.append(AckTimedOut(name, ack_id))
+
+    def _forget_ack(self, name: str, known: _Namespace, ack_id: int) -> None:
+        del known.waiting_acks[ack_id]
+        self._timers.clear(Timer.ACK, f"{ack_id}{name}")
+
+    def _ack_timed_out(self, key: str) -> None:
+        digits, slash, rest = key.partition("/")
+        name, ack_id = slash + rest, int(digits)
+        known = self._namespaces[name]
+        del known.waiting_acks[ack_id]
+        for event in [event for event in known.unsent if event.ack_id == ack_id]:
+            known.unsent.remove(event)
+            self._unsent_bytes -= event.size
+        self._outputs.append(AckTimedOut(name, ack_id))
+
+    def _reconnect(self, now: Millis) -> None:
+        """Plan the next attempt, or give up."""
         limit = self._config.reconnect_attempts
         if not self._config.reconnect or (limit is not None and self._attempt >= limit):
             self._wanted = False
             for name in list(self._namespaces):
-                del self._namespaces[name]
+                self._forget(name)
             return
         self._attempt += 1
         delay = self._delay()
@@ -368,6 +385,8 @@ class Client:
     def _delay(self) -> int:
         """Return the delay before this attempt: exponential, bounded, moved at random."""
         exponent = min(self._attempt - 1, _MAX_EXPONENT)
-        delay = min(self._config.reconnect_delay * 2**exponent, self._config.reconnect_delay_max)
+        limit, jitter = self._config.reconnect_delay_max, self._config.reconnect_jitter
+        delay = min(self._config.reconnect_delay * 2**exponent, limit)
+        low, high = delay * (1 - jitter), min(delay * (1 + jitter), limit)
         step = int.from_bytes(self._ids.random_bytes(2), "big") / _JITTER_STEPS
-        return int(delay * (1 + self._config.reconnect_jitter * (2 * step - 1)))
+        return int(low + (high - low) * step)

@@ -7,7 +7,10 @@ from tokenwire.types import ConnId
 
 
 class Dial(msgspec.Struct, frozen=True):
-    """Open a socket to the server; say `connected`, or `connection_lost` if that fails."""
+    """Open a socket to the server; say `connected`, or `connection_lost` if that fails.
+
+    An `Abort` of the same connection may come first: then nobody waits for it any more.
+    """
 
     conn: ConnId
 
@@ -35,6 +38,8 @@ class Left(msgspec.Struct, frozen=True):
     namespace: str
     reason: str
     """The stock client's words: "transport close", "io server disconnect" ..."""
+    detail: str = ""
+    """For people, where there is more to say."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -56,7 +61,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
 
 class AckTimedOut(msgspec.Struct, frozen=True):
-    """No acknowledgement came: in time, or before the namespace was left."""
+    """No acknowledgement came: in time, or before the connection or the namespace was lost."""
 
     namespace: str
     ack_id: int
@@ -66,6 +71,9 @@ class ConnectFailed(msgspec.Struct, frozen=True):
     """An attempt to reach the server has failed."""
 
     reason: str
+    """As Left's."""
+    detail: str
+    """For people."""
 
 
 class Reconnecting(msgspec.Struct, frozen=True):
@@ -77,16 +85,7 @@ class Reconnecting(msgspec.Struct, frozen=True):
     """Milliseconds until then."""
 
 
-ClientOutput = (
-    Dial
-    | WantWrite
-    | Abort
-    | Joined
-    | Refused
-    | Left
-    | Event
-    | Acknowledged
-    | AckTimedOut
-    | ConnectFailed
-    | Reconnecting
-)
+NamespaceEvent = Event | Joined | Left | Reconnecting | ConnectFailed | Refused
+"""What a program sees go by that uses one namespace."""
+
+ClientOutput = Dial | WantWrite | Abort | Acknowledged | AckTimedOut | NamespaceEvent

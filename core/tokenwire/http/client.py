@@ -1,8 +1,8 @@
-"""One connection to a server, in the client's role: HTTP/1.1 (h11), perhaps a WebSocket (wsproto).
+"""One connection to a server, in the client's role: HTTP/1.1 (h11), perhaps a WebSocket.
 
 Rules of this file: one request at a time; what comes back is checked as strictly as what a client
-sends. Masking keys are drawn by wsproto itself: the one place where the core is not a function of
-its inputs (RFC 6455 5.3 wants them unpredictable, and no output depends on them but bytes).
+sends. A connection on which nothing is under way may end at any time, and nobody is told
+(RFC 9112 9.5).
 """
 
 import base64
@@ -11,15 +11,18 @@ from collections import deque
 
 import h11
 import msgspec
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from tokenwire.errors import LocalProtocolError
-from tokenwire.http.websocket import accept_token
-from tokenwire.types import Chunk, Headers, Request, Response
-from tokenwire.wire import Binary
+from tokenwire.http.frames import MASK_BYTES
+from tokenwire.http.websocket import GOING_NORMALLY, WebSocket, accept_token
+from tokenwire.types import Chunk, Headers, IdSource, Request, Response
 
 _HEADER_BYTES = 16 * 1024
+_KEY_BYTES = 16  # RFC 6455 4.1
+_OWN_HEADERS = frozenset(
+    {"connection", "content-length", "host", "sec-websocket-key", "sec-websocket-version",
+     "sec-websocket-extensions", "sec-websocket-protocol", "transfer-encoding", "upgrade"}
+)  # fmt: skip
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -33,7 +36,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The connection is of no more use: closed by the server, or the server broke a rule."""
+    """What was under way comes to nothing: the server closed, refused, or broke a rule."""
 
     reason: str
 
@@ -46,7 +49,31 @@ class Phase(enum.Enum):
     WAITING = "waiting"  # for the answer to a request
     SWITCHING = "switching"  # for the 101
     OPEN = "open"  # the WebSocket is
+    LEAVING = "leaving"  # our close frame is out, the server's is awaited
     OVER = "over"
+
+
+def check_request(host: str, request: Request) -> None:
+    """Check what a program wants to be sent.
+
+    Raises:
+        LocalProtocolError: HTTP cannot carry it, or it has a header that is written here.
+    """
+    for name, _ in request.headers:
+        if name.lower() in _OWN_HEADERS:
+            raise LocalProtocolError(f"the header {name} is not the program's to set")
+    try:
+        _head(host, request, ())
+    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+        raise LocalProtocolError(f"HTTP cannot carry this: {error}") from error
+
+
+def _head(host: str, request: Request, extra: Headers) -> h11.Request:
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    headers = [("host", host), *request.headers, *extra]
+    if request.body:
+        headers.append(("content-length", str(len(request.body))))
+    return h11.Request(method=request.method, target=target, headers=headers)
 
 
 class ClientConnection:
@@ -54,38 +81,40 @@ class ClientConnection:
 
     __slots__ = (
         "_body",
-        "_connection",
         "_end",
         "_h11",
         "_head",
         "_host",
+        "_ids",
         "_key",
         "_max_bytes",
+        "_max_fragments",
         "_out",
-        "_parts",
         "_size",
+        "_websocket",
         "events",
         "phase",
     )
 
-    def __init__(self, host: str, *, max_bytes: int) -> None:
+    def __init__(self, host: str, *, max_bytes: int, max_fragments: int, ids: IdSource) -> None:
         """
         Args:
             host: what the Host header says.
             max_bytes: the largest body and the largest message that is taken.
+            max_fragments: how many frames a message may come in.
+            ids: draws the key of the WebSocket's handshake, and the masking keys.
         """
         self._host = host
         self._max_bytes = max_bytes
-        self._h11: h11.Connection | None = h11.Connection(
-            h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES
-        )
-        self._connection: Connection | None = None
+        self._max_fragments = max_fragments
+        self._ids = ids
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES)
+        self._websocket: WebSocket | None = None
         self._key = ""
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
-        self._parts: list[bytes] = []
         self._size = 0
-        self._out: deque[bytes] = deque()
+        self._out = bytearray()
         self._end = False
         self.phase = Phase.IDLE
         self.events: deque[ClientEvent] = deque()
@@ -93,24 +122,23 @@ class ClientConnection:
     # -- to the server -----------------------------------------------------------------------------
 
     def send_request(self, request: Request) -> None:
-        """Send a request; its answer comes as a Response.
+        """Send a request; its answer comes as a Response, or as Failed.
 
         Raises:
-            LocalProtocolError: another one is under way.
+            LocalProtocolError: another one is under way, or the connection is over.
         """
         self._begin(request, Phase.WAITING, ())
 
-    def send_upgrade(self, request: Request, key: bytes) -> None:
+    def send_upgrade(self, request: Request) -> None:
         """Ask for a WebSocket; it comes as Opened, a refusal as Failed.
 
         Args:
             request: a GET; the handshake's own headers are added.
-            key: 16 random bytes.
 
         Raises:
-            LocalProtocolError: a request is under way.
+            LocalProtocolError: a request is under way, or the connection is over.
         """
-        self._key = base64.b64encode(key).decode()
+        self._key = base64.b64encode(self._ids.random_bytes(_KEY_BYTES)).decode()
         headers: Headers = (
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
@@ -120,84 +148,108 @@ class ClientConnection:
         self._begin(request, Phase.SWITCHING, headers)
 
     def _begin(self, request: Request, phase: Phase, extra: Headers) -> None:
-        if self.phase is not Phase.IDLE or self._h11 is None:
+        if self.phase is not Phase.IDLE:
             raise LocalProtocolError("the connection is busy or over")
         self.phase = phase
-        target = f"{request.path}?{request.query}" if request.query else request.path
-        headers = [("host", self._host), *request.headers, *extra]
-        if request.body:
-            headers.append(("content-length", str(len(request.body))))
-        head = h11.Request(method=request.method, target=target, headers=headers)
-        self._queue(self._h11.send(head))
+        self._queue(self._h11.send(_head(self._host, request, extra)))
         if request.body:
             self._queue(self._h11.send(h11.Data(data=request.body)))
         self._queue(self._h11.send(h11.EndOfMessage()))
 
     def send_messages(self, messages: list[bytes]) -> None:
-        """Send WebSocket messages. Nothing is sent on a connection that is over."""
-        if self._connection is None or self.phase is not Phase.OPEN:
-            return
-        for message in messages:
-            event = (
-                BytesMessage(data=message)
-                if type(message) is Binary
-                else TextMessage(data=message.decode())
-            )
-            self._queue(self._connection.send(event))
+        """Send WebSocket messages.
+
+        Raises:
+            LocalProtocolError: there is no open WebSocket.
+        """
+        if self._websocket is None or self.phase is not Phase.OPEN:
+            raise LocalProtocolError("the WebSocket is not open")
+        self._queue(self._websocket.encode(messages))
+
+    def leave(self) -> None:
+        """Close the WebSocket, and wait for the server to do so too: it comes as Failed.
+
+        Who closes a socket at once resets it, and what the server has not read is lost with it
+        (RFC 6455 7.1.1).
+
+        Raises:
+            LocalProtocolError: there is no open WebSocket.
+        """
+        if self._websocket is None or self.phase is not Phase.OPEN:
+            raise LocalProtocolError("the WebSocket is not open")
+        self._queue(self._websocket.take_control())
+        self._queue(self._websocket.close(GOING_NORMALLY))
+        self.phase = Phase.LEAVING
 
     def close(self) -> None:
-        """End after what is queued, with a close frame where there is a WebSocket."""
+        """End after what is queued, with a close frame where there is a WebSocket.
+
+        Harmless when the connection is over. What has come and was not looked at is forgotten.
+        """
+        self.events.clear()
         if self.phase is Phase.OVER:
             return
-        if self._connection is not None:
-            self._queue(self._connection.send(CloseConnection(code=1000)))
+        if self._websocket is not None:
+            self._queue(self._websocket.take_control())
+            self._queue(self._websocket.close(GOING_NORMALLY))
         self._finish()
 
     # -- from the server ---------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes, cut anywhere."""
-        if self.phase is Phase.OVER:
-            return
-        if self._connection is not None:
-            self._receive_frames(self._connection, data)
-            return
-        assert self._h11 is not None
-        try:
-            self._h11.receive_data(data)
-            self._read_answer()
-        except h11.RemoteProtocolError:
-            self._fail("the server's answer is not HTTP")
+        match self.phase:
+            case Phase.WAITING | Phase.SWITCHING:
+                self._receive(data)
+            case Phase.OPEN | Phase.LEAVING:
+                self._receive_frames(data)
+            case Phase.IDLE:  # nobody has asked: whose answer is the next one then?
+                self._finish()
+            case _:  # OVER
+                pass
 
     def receive_eof(self) -> None:
         """The server sends no more."""
-        if self.phase is not Phase.OVER:
+        if self.phase in (Phase.WAITING, Phase.SWITCHING):
+            self._receive(b"")  # an answer may end so (RFC 9112 6.3)
+        if self.phase is Phase.IDLE:
+            self._finish()
+        elif self.phase is not Phase.OVER:
             self._fail("the server closed the connection")
 
-    def _read_answer(self) -> None:
-        while self._h11 is not None and self.phase in (Phase.WAITING, Phase.SWITCHING):
-            event = self._h11.next_event()
-            match event:
-                case h11.InformationalResponse():
-                    if event.status_code == 101:
-                        self._switch(event)
-                case h11.Response():
-                    self._head = event
-                case h11.Data():
-                    self._body.append(bytes(event.data))
-                    self._size += len(event.data)
-                    if self._size > self._max_bytes:
-                        self._fail("the server's answer is too large")
-                case h11.EndOfMessage():
-                    self._complete()
-                case _:
-                    return
-        if self.phase is Phase.IDLE and self._h11 is not None and self._h11.trailing_data[0]:
-            self._fail("the server sent more than it was asked for")
+    def _receive(self, data: bytes) -> None:
+        try:
+            self._h11.receive_data(data)
+            while self.phase in (Phase.WAITING, Phase.SWITCHING) and self._read():
+                pass
+        except h11.RemoteProtocolError:
+            self._fail("the server's answer is not HTTP")
+        if self.phase is Phase.IDLE and self._h11.trailing_data[0]:
+            self._finish()
+
+    def _read(self) -> bool:
+        """Take a part of the answer. Return False if the next one has not come."""
+        event = self._h11.next_event()
+        match event:
+            case h11.InformationalResponse(status_code=101):
+                self._switch(event)
+            case h11.InformationalResponse():
+                pass
+            case h11.Response():
+                self._head = event
+            case h11.Data():
+                self._body.append(bytes(event.data))
+                self._size += len(event.data)
+                if self._size > self._max_bytes:
+                    self._fail("the server's answer is too large")
+            case h11.EndOfMessage():
+                self._complete()
+            case _:  # NEED_DATA
+                return False
+        return True
 
     def _complete(self) -> None:
         assert self._head is not None
-        assert self._h11 is not None
         status, headers = self._head.status_code, self._head.headers
         body, self._body, self._size = b"".join(self._body), [], 0
         if self.phase is Phase.SWITCHING:
@@ -217,50 +269,33 @@ class ClientConnection:
             self._finish()
 
     def _switch(self, answer: h11.InformationalResponse) -> None:
-        assert self._h11 is not None
+        """Take a 101. That it was asked for is h11's to check."""
         headers = dict(answer.headers)
+        upgrade = headers.get(b"upgrade", b"").lower()
         accept = headers.get(b"sec-websocket-accept", b"").decode("latin-1")
-        if self.phase is not Phase.SWITCHING or accept != accept_token(self._key):
+        if upgrade != b"websocket" or accept != accept_token(self._key):
             self._fail("the server's WebSocket handshake is wrong")
             return
         if b"sec-websocket-extensions" in headers or b"sec-websocket-protocol" in headers:
             self._fail("the server chose an extension that was not offered")  # RFC 6455 4.1
             return
-        early = self._h11.trailing_data[0]
-        self._h11 = None
-        self._connection = Connection(ConnectionType.CLIENT)
+        self._websocket = WebSocket(
+            max_message=self._max_bytes,
+            max_fragments=self._max_fragments,
+            new_mask=lambda: self._ids.random_bytes(MASK_BYTES),
+        )
         self.phase = Phase.OPEN
         self.events.append(Opened())
-        if early:
-            self._receive_frames(self._connection, early)
+        self._receive_frames(self._h11.trailing_data[0])
 
-    def _receive_frames(self, connection: Connection, data: bytes) -> None:
-        connection.receive_data(data)
-        for event in connection.events():
-            match event:
-                case TextMessage() | BytesMessage():
-                    self._add(event)
-                case Ping():
-                    self._queue(connection.send(Pong(payload=bytes(event.payload))))
-                case CloseConnection():
-                    if connection.state is ConnectionState.REMOTE_CLOSING:
-                        self._queue(connection.send(event.response()))
-                    self._fail(f"the server closed the WebSocket with code {event.code}")
-                case _:
-                    pass
-            if self.phase is Phase.OVER:
-                return
-
-    def _add(self, event: TextMessage | BytesMessage) -> None:
-        part = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size > self._max_bytes:
-            self._fail("the server's message is too large")
-        elif event.message_finished:
-            message, self._parts, self._size = b"".join(self._parts), [], 0
-            is_text = isinstance(event, TextMessage)
-            self.events.append(Message(message if is_text else Binary(message)))
+    def _receive_frames(self, data: bytes) -> None:
+        assert self._websocket is not None
+        messages = list(self._websocket.receive(data))
+        if self.phase is Phase.OPEN:
+            self.events.extend(map(Message, messages))
+        if self._websocket.closed:
+            self._queue(self._websocket.take_control())
+            self._fail("the server closed the WebSocket, or broke its rules")
 
     def _fail(self, reason: str) -> None:
         self._finish()
@@ -269,25 +304,29 @@ class ClientConnection:
     def _finish(self) -> None:
         self.phase = Phase.OVER
         self._end = True
-        self._parts, self._body = [], []
+        self._body = []
 
     # -- bytes out ---------------------------------------------------------------------------------
 
     def _queue(self, data: bytes | None) -> None:
-        if data:
-            self._out.append(data)
+        self._out += data or b""
+
+    @property
+    def out_size(self) -> int:
+        """Bytes that are queued."""
+        return len(self._out)
 
     @property
     def has_output(self) -> bool:
-        return bool(self._out) or self._end
+        control = self._websocket is not None and self._websocket.has_control
+        return bool(self._out) or self._end or control
 
     def take(self, max_bytes: int) -> Chunk:
         """Take at most `max_bytes` of what is queued."""
-        data = b"".join(self._out)
-        self._out.clear()
-        if len(data) > max_bytes:
-            self._out.append(data[max_bytes:])
-            data = data[:max_bytes]
+        if self._websocket is not None and len(self._out) < max_bytes:
+            self._queue(self._websocket.take_control())
+        data = bytes(self._out[:max_bytes])
+        del self._out[:max_bytes]
         end = self._end and not self._out
         if end:
             self._end = False

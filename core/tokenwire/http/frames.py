@@ -1,17 +1,20 @@
-"""Headers of WebSocket frames (RFC 6455 5.2): those we send, and the sizes in those that come.
+"""WebSocket frames (RFC 6455 5.2): those we send, and the sizes in those that come.
 
 Rules of this file: what we send is byte for byte what wsproto would make (a test holds them
-together), at a fifteenth of its cost, on the path of every token. What comes is followed by its
-headers alone, before wsproto sees it: wsproto tells of a frame's size only as its payload comes.
+together), at a fifteenth of its cost, on the path of every token; a masking key is the caller's,
+where wsproto would draw one. What comes is followed by its headers alone, before wsproto sees it:
+wsproto tells of a frame's size only as its payload comes.
 """
 
 _FIN = 0x80
 TEXT = _FIN | 0x1
 BINARY = _FIN | 0x2
 CLOSE = _FIN | 0x8
+PONG = _FIN | 0xA
 
+MASK_BYTES = 4
+_MASKED = 0x80
 _CONTROL = 0x8
-_MASK_BYTES = 4
 
 
 def header(first_byte: int, size: int) -> bytes:
@@ -23,17 +26,36 @@ def header(first_byte: int, size: int) -> bytes:
     return bytes((first_byte, 127)) + size.to_bytes(8, "big")
 
 
+def masked(first_byte: int, payload: bytes, key: bytes) -> bytes:
+    """Return a whole frame as a client sends it.
+
+    Args:
+        first_byte: FIN and the opcode.
+        payload: what it carries.
+        key: 4 bytes that nobody can foresee (5.3).
+    """
+    size = len(payload)
+    head = header(first_byte, size)
+    repeated = (key * (size // MASK_BYTES + 1))[:size]
+    mixed = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
+    second_byte = head[1] | _MASKED
+    return b"%c%c%b%b%b" % (first_byte, second_byte, head[2:], key, mixed.to_bytes(size, "big"))
+
+
 class SizeGuard:
-    """Follows the masked frames of one peer and says where they go beyond a limit.
+    """Follows the frames of one peer and says where they go beyond a limit.
 
     It does not look whether frames are in order otherwise: wsproto does, with the same bytes.
     """
 
-    __slots__ = ("_fragments", "_head", "_max_fragments", "_max_message", "_size", "_skip")
+    __slots__ = (
+        "_fragments", "_head", "_mask_bytes", "_max_fragments", "_max_message", "_size", "_skip",
+    )  # fmt: skip
 
-    def __init__(self, *, max_message: int, max_fragments: int) -> None:
+    def __init__(self, *, max_message: int, max_fragments: int, masked: bool = True) -> None:
         self._max_message = max_message
         self._max_fragments = max_fragments
+        self._mask_bytes = MASK_BYTES if masked else 0
         self._head = bytearray()
         """The header that is not whole yet."""
         self._skip = 0
@@ -62,7 +84,7 @@ class SizeGuard:
                 if not self._accept(self._head[0], size):
                     return at
                 self._head.clear()
-                self._skip = _MASK_BYTES + size
+                self._skip = self._mask_bytes + size
             at += 1
         return None
 

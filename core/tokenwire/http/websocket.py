@@ -1,4 +1,4 @@
-"""One WebSocket, server side: wsproto's frames, with the limits that it does not have.
+"""One WebSocket, of either role: wsproto's frames, with the limits that it does not have.
 
 Rules of this file: a message is bounded by what its frames announce, before their payload comes; a
 few pongs wait until the socket has room (RFC 6455 5.5.3 lets us answer only the latest pings), and
@@ -9,10 +9,10 @@ kept.
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from tokenwire.http import frames
 from tokenwire.wire import Binary
@@ -31,11 +31,26 @@ def accept_token(key: str) -> str:
 class WebSocket:
     """The frames of one connection after its 101."""
 
-    __slots__ = ("_connection", "_control", "_guard", "_part", "close_sent", "closed")
+    __slots__ = ("_connection", "_control", "_guard", "_new_mask", "_part", "close_sent", "closed")
 
-    def __init__(self, *, max_message: int, max_fragments: int) -> None:
-        self._connection = Connection(ConnectionType.SERVER)
-        self._guard = frames.SizeGuard(max_message=max_message, max_fragments=max_fragments)
+    def __init__(
+        self,
+        *,
+        max_message: int,
+        max_fragments: int,
+        new_mask: Callable[[], bytes] | None = None,
+    ) -> None:
+        """
+        Args:
+            max_message: the largest message that is taken.
+            max_fragments: how many frames it may come in.
+            new_mask: draws a masking key, 4 bytes: the client's role. None: the server's.
+        """
+        self._new_mask = new_mask
+        self._connection = Connection(ConnectionType.CLIENT if new_mask else ConnectionType.SERVER)
+        self._guard = frames.SizeGuard(
+            max_message=max_message, max_fragments=max_fragments, masked=new_mask is None
+        )
         self._part = bytearray()
         """What has come of a message."""
         self._control: deque[bytes] = deque(maxlen=_PONGS)
@@ -61,7 +76,7 @@ class WebSocket:
                         self._part.clear()
                 case Ping():
                     if not self.close_sent:
-                        self._control.append(self._connection.send(Pong(bytes(event.payload))))
+                        self._control.append(self._control_frame(frames.PONG, bytes(event.payload)))
                 case CloseConnection():
                     # wsproto tells of a violation with this event too, its state still OPEN.
                     broken = self._connection.state is ConnectionState.OPEN
@@ -94,18 +109,24 @@ class WebSocket:
             return b""
         self.close_sent = True
         self._control.clear()
-        payload = code.to_bytes(2, "big")
-        return frames.header(frames.CLOSE, len(payload)) + payload
+        return self._control_frame(frames.CLOSE, code.to_bytes(2, "big"))
 
-    @staticmethod
-    def encode(messages: list[bytes]) -> bytes:
+    def encode(self, messages: list[bytes]) -> bytes:
         """Return messages as frames, joined for one write."""
         parts: list[bytes] = []
         for message in messages:
             kind = frames.BINARY if type(message) is Binary else frames.TEXT
-            parts.append(frames.header(kind, len(message)))
-            parts.append(message)
+            if self._new_mask is None:
+                parts.append(frames.header(kind, len(message)))
+                parts.append(message)
+            else:
+                parts.append(frames.masked(kind, message, self._new_mask()))
         return b"".join(parts)
+
+    def _control_frame(self, first_byte: int, payload: bytes) -> bytes:
+        if self._new_mask is None:
+            return frames.header(first_byte, len(payload)) + payload
+        return frames.masked(first_byte, payload, self._new_mask())
 
 
 def _echo(code: int) -> int:

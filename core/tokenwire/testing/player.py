@@ -1,7 +1,7 @@
 """Plays session vectors against a server, through any network.
 
 Rules of this file: it knows the format and what a client reads, nothing of the server. A network
-(`Net`) is the core under virtual time (`WorldNet`), or sockets (a player of a runtime's own tests).
+(`Net`) is the core under virtual time (`WorldNet`), or sockets (`tests/vectors/sockets.py`).
 """
 
 import base64
@@ -16,6 +16,7 @@ from tokenwire.testing.vectors import Vector
 from tokenwire.testing.world import masked_frame
 
 _PLACE = re.compile(r"\$\{(?:(?P<text>[^{}]+)\*(?P<count>\d+)|(?P<name>[a-z][A-Za-z0-9]*))\}")
+_ANY = "${any}"
 _TEXT, _BINARY, _CLOSE, _PONG = 1, 2, 8, 10
 
 
@@ -43,8 +44,17 @@ class Link(Protocol):
         """Read again."""
         ...
 
-    def settle(self, *, until_end: bool) -> None:
-        """Wait until something more has come, or the end; virtual time need not wait."""
+    def wait_for_more(self, than: int) -> None:
+        """Return when more than so many bytes are in `received`, or the end has come, or neither
+        has in the time that a server may take."""
+        ...
+
+    def wait_for_end(self) -> None:
+        """Return when the end has come, or has not in the time that a server may take."""
+        ...
+
+    def wait_for_rest(self) -> None:
+        """Return when all has come that the server says without further input or time."""
         ...
 
     @property
@@ -54,11 +64,42 @@ class Link(Protocol):
 
 
 class Net(Protocol):
-    """A server and the way to it."""
+    """A server and the way to it. What was sent, it has taken when the call returns."""
 
     def connect(self) -> Link: ...
 
     def wait(self, ms: int) -> None: ...
+
+    def asked(self, *, wait: bool) -> "ModelLink | None":
+        """Return the next request for a stream to the model server; None: there is none.
+
+        Args:
+            wait: True: give the server the time that it may take.
+        """
+        ...
+
+
+class ModelLink(Protocol):
+    """One request of the server's for a stream, seen from the model server."""
+
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: dict[str, object]
+
+    def send(self, data: bytes) -> None:
+        """Answer with 200, or send more of the answer."""
+        ...
+
+    def refuse(self, status: int, body: bytes) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def lose(self) -> None: ...
+
+    @property
+    def cancelled(self) -> bool:
+        """True: the server has closed the connection before the answer's end."""
+        ...
 
 
 class Player:
@@ -77,6 +118,7 @@ class Player:
         self.sent = 0
         """How many bytes the steps so far send, on all connections."""
         self._links: dict[str, Link] = {}
+        self._models: dict[str, ModelLink] = {}
         self._names: dict[str, str] = {}
 
     def play(self, vector: Vector) -> None:
@@ -112,10 +154,23 @@ class Player:
                 self._links[step.link].stop()
             case vectors.Read():
                 self._links[step.link].read()
-            case vectors.Wait():
-                self._net.wait(step.ms)
             case vectors.Expect():
                 self._expect(step)
+            case vectors.Asked():
+                self._asked(step)
+            case vectors.Answer():
+                self._answer(step)
+            case vectors.Refuse():
+                self._models[step.model].refuse(step.status, step.body.encode())
+            case vectors.Finish():
+                self._models[step.model].finish()
+            case vectors.Break():
+                self._models[step.model].lose()
+            case vectors.Cancelled():
+                if not self._models[step.model].cancelled:
+                    raise VectorFailed("the model's connection should have been closed")
+            case vectors.Wait():
+                self._net.wait(step.ms)
 
     # -- what the client sends ---------------------------------------------------------------------
 
@@ -178,64 +233,81 @@ class Player:
         frame = masked_frame(payload, opcode, fin=step.fin, masked=step.masked)
         return bytes([frame[0] | step.rsv << 4]) + frame[1:]
 
+    # -- the model server --------------------------------------------------------------------------
+
+    def _asked(self, step: vectors.Asked) -> None:
+        request = self._net.asked(wait=not step.nothing)
+        if step.nothing:
+            if request is not None:
+                raise VectorFailed(f"the model should not have been asked {request.body}")
+            return
+        if request is None:
+            raise VectorFailed("the model should have been asked")
+        self._models[step.model] = request
+        self._check_headers(step.headers, request.headers)
+        for name, value in step.body.items():
+            if name not in request.body:
+                raise VectorFailed(f"field {name} expected in {request.body}")
+            self._check_value(value, request.body[name], str(request.body))
+
+    def _answer(self, step: vectors.Answer) -> None:
+        lines = b"".join(msgspec.json.encode(line) + b"\n" for line in step.lines)
+        data = (self._fill(lines.decode()) + self._fill(step.text)).encode() * step.times
+        size = self._cut or max(1, len(data))
+        for at in range(0, len(data), size):
+            self._models[step.model].send(data[at : at + size])
+
     # -- what must come back -----------------------------------------------------------------------
 
     def _expect(self, step: vectors.Expect) -> None:
         link = self._links[step.link]
         if step.response is not None:
-            self._check_response(step.response, self._answer(link, head=step.response.head))
+            self._check_response(step.response, self._take_response(link, head=step.response.head))
         if step.frames is not None:
             for expected in step.frames:
                 self._check_frame(expected, self._next_frame(link))
         if step.nothing:
-            link.settle(until_end=False)
+            link.wait_for_rest()
             if link.received:
                 raise VectorFailed(f"nothing should have come, but {link.received[:200]!r} has")
         if step.end:
-            link.settle(until_end=True)
+            link.wait_for_end()
             if not link.over:
                 raise VectorFailed("the server should have ended the connection")
-        if step.open and link.over:
-            raise VectorFailed("the server has ended the connection")
+        if step.open:
+            link.wait_for_rest()
+            if link.over:
+                raise VectorFailed("the server has ended the connection")
 
-    def _answer(self, link: Link, *, head: bool) -> Answer:
+    def _take_response(self, link: Link, *, head: bool) -> Answer:
         while True:
-            answer, rest = take_answer(link.received, head=head)
+            seen = link.received
+            answer, rest = take_answer(seen, head=head)
             if answer is not None:
                 link.received = rest
                 return answer
-            self._more(link, "a response")
+            self._more(link, len(seen), "a response")
 
     def _next_frame(self, link: Link) -> Frame:
         while True:
-            frames, _ = take_frames(link.received)
+            seen = link.received
+            frames, _ = take_frames(seen)
             if frames:
                 size = len(frames[0].payload)
-                link.received = link.received[
-                    size + (2 if size < 126 else 4 if size < 65536 else 10) :
-                ]
+                link.received = seen[size + (2 if size < 126 else 4 if size < 65536 else 10) :]
                 return frames[0]
-            self._more(link, "a frame")
+            self._more(link, len(seen), "a frame")
 
     @staticmethod
-    def _more(link: Link, what: str) -> None:
-        before = len(link.received)
-        link.settle(until_end=False)
-        if len(link.received) == before:
+    def _more(link: Link, seen: int, what: str) -> None:
+        link.wait_for_more(seen)
+        if len(link.received) == seen:
             raise VectorFailed(f"{what} should have come; there is {link.received[:200]!r}")
 
     def _check_response(self, expected: vectors.ExpectedResponse, answer: Answer) -> None:
         if answer.status != expected.status:
             raise VectorFailed(f"status {expected.status} expected, {answer} came")
-        for name, value in expected.headers.items():
-            got = answer.headers.get(name.lower())
-            if value is None:
-                if got is not None:
-                    raise VectorFailed(f"no header {name} expected, {got!r} came")
-            elif got is None:
-                raise VectorFailed(f"header {name} expected, none came")
-            else:
-                self._check_text(value, got)
+        self._check_headers(expected.headers, answer.headers)
         body = answer.body.decode(errors="surrogateescape")
         if expected.body is not None:
             self._check_packet(expected.body, body)
@@ -245,6 +317,17 @@ class Player:
                 raise VectorFailed(f"packets {expected.packets} expected, {packets} came")
             for wanted, packet in zip(expected.packets, packets, strict=True):
                 self._check_packet(wanted, packet)
+
+    def _check_headers(self, expected: dict[str, str | None], headers: dict[str, str]) -> None:
+        for name, value in expected.items():
+            got = headers.get(name.lower())
+            if value is None:
+                if got is not None:
+                    raise VectorFailed(f"no header {name} expected, {got!r} came")
+            elif got is None:
+                raise VectorFailed(f"header {name} expected, none came")
+            else:
+                self._check_text(value, got)
 
     def _check_frame(self, expected: vectors.ExpectedFrame, frame: Frame) -> None:
         if expected.text is not None and frame.opcode == _TEXT:
@@ -274,6 +357,8 @@ class Player:
         self._check_value(tail, got_tail, got)
 
     def _check_value(self, expected: object, got: object, whole: str) -> None:
+        if expected == _ANY:
+            return
         if isinstance(expected, str) and isinstance(got, str):
             self._check_text(expected, got)
         elif isinstance(expected, dict) and isinstance(got, dict) and expected.keys() == got.keys():

@@ -1,12 +1,13 @@
-"""Session vectors: what a client does, and what must come back, as data.
+"""Session vectors: what a client and a model server do, and what must come back, as data.
 
-Rules of this file: a vector speaks of bytes, packets, HTTP and the clock, never of a class of ours.
-The structs here are the format; `spec/schema/session-1.json` is made from them. In any text,
-`${name}` stands for what was seen where it first appeared in an expectation, `${x*1000}` for a
-thousand x.
+Rules of this file: a vector speaks of the client, the model server and the clock, in bytes, packets
+and HTTP, never of a class of ours. The structs here are the format; `spec/schema/session-1.json` is
+made from them. In any text, `${name}` stands for what was seen where it first appeared in an
+expectation, `${x*1000}` for a thousand x. In expected JSON the string `${any}` stands for any
+value.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -136,7 +137,78 @@ class Expect(_Step, frozen=True, tag="expect"):
     """True: it has not."""
 
 
-Step = Connect | Send | Request | Upgrade | SendFrame | Eof | Drop | Stop | Read | Wait | Expect
+class Asked(_Step, frozen=True, tag="asked"):
+    """The model server must have been asked for one more stream; name the request."""
+
+    model: str
+    body: dict[str, Any] = {}
+    """Fields that its JSON must have, with these values. There may be others."""
+    headers: dict[str, str | None] = {}
+    """Header fields that it must have. None: the field must not be there."""
+    nothing: bool = False
+    """True: the server must not have asked."""
+
+
+class Answer(_Step, frozen=True, tag="answer"):
+    """The model server answers with 200, or goes on answering, in one write."""
+
+    model: str
+    lines: tuple[dict[str, Any], ...] = ()
+    """Each is a line of NDJSON."""
+    text: str = ""
+    """Raw bytes behind them."""
+    times: int = 1
+    """So often."""
+
+
+class Refuse(_Step, frozen=True, tag="refuse"):
+    """The model server answers with another status, wholly."""
+
+    model: str
+    status: int
+    body: str = ""
+
+
+class Finish(_Step, frozen=True, tag="finish"):
+    """The model server's answer ends as HTTP says."""
+
+    model: str
+
+
+class Break(_Step, frozen=True, tag="break"):
+    """The model server's connection is lost."""
+
+    model: str
+
+
+class Cancelled(_Step, frozen=True, tag="cancelled"):
+    """The server must have closed the model server's connection before the answer ended."""
+
+    model: str
+
+
+ClientStep = Connect | Send | Request | Upgrade | SendFrame | Eof | Drop | Stop | Read | Expect
+ModelStep = Asked | Answer | Refuse | Finish | Break | Cancelled
+Step = ClientStep | ModelStep | Wait
+
+
+class AiOptions(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True
+):
+    """How the AI protocol's namespace `/ai` is set up, and the model server behind it."""
+
+    max_concurrent_streams: int = 10
+    stream_timeout: int = 300_000
+    first_token_timeout: int = 180_000
+    idle_timeout: int = 60_000
+    reconnect_timeout: int = 30_000
+    backpressure_threshold: int = 100
+    default_model: str = "codellama"
+    allowed_models: tuple[str, ...] = ()
+    """(): those that the model server offers; ("*",): any."""
+    offered_models: tuple[str, ...] = ("codellama:latest", "llama3.2:1b")
+    model_server: bool = True
+    """False: nothing answers at the model server's address."""
 
 
 class ServerOptions(
@@ -158,6 +230,8 @@ class ServerOptions(
     """How long a lost socket may come back; null: there is no connection state recovery."""
     origins: tuple[str, ...] = ("http://allowed.example",)
     credentials: bool = True
+    ai: AiOptions | None = None
+    """None: there is no `/ai`."""
 
 
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,9 +243,10 @@ class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requirements: tuple[str, ...]
     steps: tuple[Step, ...]
     server: ServerOptions = ServerOptions()
-    flags: tuple[Literal["malformed", "hostile", "virtual-time"], ...] = ()
-    """`virtual-time`: too long or too exact for a real clock, or needs a socket without buffers of
-    its own; only players with virtual ones run it."""
+    flags: tuple[Literal["malformed", "hostile", "virtual-time", "virtual-socket"], ...] = ()
+    """`virtual-time`: too long or too exact for a clock that the player cannot move.
+    `virtual-socket`: needs a socket that takes nothing while its client does not read; a real one
+    has buffers."""
 
 
 class VectorFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -256,10 +256,10 @@ class World:
                 case WantWrite():
                     if output.conn in self.wires:
                         self.wires[output.conn].flush()
-                case PauseReading():
-                    self.wires[output.conn].reading_paused = True
-                case ResumeReading():
-                    self.wires[output.conn].reading_paused = False
+                case PauseReading() | ResumeReading():
+                    if output.conn in self.wires:
+                        paused = isinstance(output, PauseReading)
+                        self.wires[output.conn].reading_paused = paused
                 case Abort():
                     if output.conn in self.wires:
                         self.wires[output.conn].drop()

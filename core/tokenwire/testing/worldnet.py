@@ -10,15 +10,24 @@ from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import AckFailed, Acknowledged, Connected, Event, Joining, ProgramEvent
-from tokenwire.testing.vectors import ServerOptions
-from tokenwire.testing.world import Wire, World
+from tokenwire.testing.vectors import AiOptions, ServerOptions
+from tokenwire.testing.world import Model, Wire, World
 from tokenwire.types import Millis, Response
 
 
 def config(options: ServerOptions) -> Config:
     """Return the configuration for a vector's server."""
+    ai = options.ai or AiOptions()
     return Config(
-        ai_namespace=None,
+        ai_namespace="/ai" if options.ai else None,
+        max_concurrent_streams=ai.max_concurrent_streams,
+        stream_timeout=ai.stream_timeout,
+        first_token_timeout=ai.first_token_timeout,
+        idle_timeout=ai.idle_timeout,
+        reconnect_timeout=ai.reconnect_timeout,
+        backpressure_threshold=ai.backpressure_threshold,
+        default_model=ai.default_model,
+        allowed_models=ai.allowed_models,
         namespaces=options.namespaces,
         namespace_patterns=options.namespace_patterns,
         program_decides_joins=options.program_decides_joins,
@@ -88,18 +97,32 @@ class WorldNet:
     def __init__(self, options: ServerOptions) -> None:
         self.world = World(config(options))
         self.world.on_program = self._program
+        self._asked = 0
+        """How many of the models' requests were seen."""
+        ai = options.ai or AiOptions()
+        self._model_server = ai.model_server
+        self.world.offered = list(ai.offered_models) if ai.model_server else None
+        self.world.advance(0)  # the server looks at once what the model server offers
 
     def connect(self) -> "WorldLink":
         return WorldLink(self.world.connect(), self)
 
     def wait(self, ms: int) -> None:
         self.world.advance(ms)
-        self.answer_requests()
+        self.react()
 
-    def answer_requests(self) -> None:
-        """Answer what the program was asked over HTTP."""
+    def asked(self, *, wait: bool) -> "WorldModel | None":
+        if self._asked == len(self.world.models):
+            return None
+        self._asked += 1
+        return WorldModel(self.world.models[self._asked - 1])
+
+    def react(self) -> None:
+        """Answer the program's HTTP requests; fail those to a model server that is not there."""
         while self.world.requests:
             self.world.respond(self.world.requests.pop(0), NOT_FOUND)
+        while not self._model_server and (model := self.asked(wait=False)) is not None:
+            model.lose()
 
     def _program(self, output: ProgramEvent) -> None:
         # What it answers may have gone meanwhile: one write can hold an event and an end.
@@ -128,22 +151,56 @@ class WorldLink:
 
     def send(self, data: bytes) -> None:
         self._wire.send(data)
-        self._net.answer_requests()
+        self._net.react()
 
     def eof(self) -> None:
         self._wire.eof()
-        self._net.answer_requests()
+        self._net.react()
 
     def drop(self) -> None:
         self._wire.drop()
-        self._net.answer_requests()
+        self._net.react()
 
     def stop(self) -> None:
         self._wire.room = 0
 
     def read(self) -> None:
         self._wire.unblock()
-        self._net.answer_requests()
+        self._net.react()
 
-    def settle(self, *, until_end: bool) -> None:
+    def wait_for_more(self, than: int) -> None:
         """Everything that can come has come."""
+
+    def wait_for_end(self) -> None:
+        """The same."""
+
+    wait_for_rest = wait_for_end
+
+
+class WorldModel:
+    """A virtual model server's side of one request."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._answered = False
+        self.headers = dict(model.request.headers)
+        self.body = model.body
+
+    @property
+    def cancelled(self) -> bool:
+        return self._model.cancelled
+
+    def send(self, data: bytes) -> None:
+        self._answered = True
+        self._model.send(data)
+
+    def refuse(self, status: int, body: bytes) -> None:
+        self._model.status(status)
+        self._model.send(body)
+        self._model.eof()
+
+    def finish(self) -> None:
+        self._model.eof()
+
+    def lose(self) -> None:
+        self._model.fail(reached=self._answered)

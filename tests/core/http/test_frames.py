@@ -21,6 +21,25 @@ def test_a_close_frame_is_what_wsproto_makes() -> None:
     assert frames.header(frames.CLOSE, 2) + b"\x03\xe8" == peer.send(CloseConnection(1000))
 
 
+def test_a_masked_frame_is_the_rfcs() -> None:
+    hello = bytes.fromhex("818537fa213d7f9f4d5158")  # RFC 6455 5.7
+    assert frames.masked(frames.TEXT, b"Hello", bytes.fromhex("37fa213d")) == hello
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 125, 126, 65_535, 65_536])
+def test_a_masked_frame_is_read_by_wsproto(size: int) -> None:
+    payload = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
+    peer = Connection(ConnectionType.SERVER)
+    peer.receive_data(frames.masked(frames.BINARY, payload, b"\x01\x80\xff\x00"))
+    assert list(peer.events()) == [BytesMessage(data=bytearray(payload))]
+
+
+def test_the_frames_of_a_server_are_followed_without_masks() -> None:
+    guard = frames.SizeGuard(max_message=5, max_fragments=3, masked=False)
+    assert guard.feed(b"\x81\x05hello" * 3) is None
+    assert guard.feed(b"\x81\x05hello\x81\x06") == 8
+
+
 def scan(data: bytes, size: int) -> int | None:
     """Return where in `data`, fed in pieces of `size`, too much is announced."""
     guard = frames.SizeGuard(max_message=70_000, max_fragments=3)

@@ -154,7 +154,16 @@ def test_our_close_is_said_once_and_no_pong_follows_it() -> None:
 
 
 def test_messages_become_frames() -> None:
-    assert WebSocket.encode([b"a", Binary(b"b"), b""]) == b"\x81\x01a\x82\x01b\x81\x00"
+    assert receive()[1].encode([b"a", Binary(b"b"), b""]) == b"\x81\x01a\x82\x01b\x81\x00"
+
+
+def test_a_client_masks_what_it_sends() -> None:
+    client = WebSocket(max_message=1_000, max_fragments=4, new_mask=lambda: MASK)
+    assert client.encode([b"a", Binary(b"b")]) == b"\x81\x81" + MASK + b"a\x82\x81" + MASK + b"b"
+    assert list(client.receive(b"\x89\x01p\x81\x01a")) == [b"a"]
+    assert client.take_control() == b"\x8a\x81" + MASK + b"p"
+    assert list(client.receive(masked_frame(b"a"))) == []
+    assert client.take_control() == b"\x88\x82" + MASK + b"\x03\xea", "a server does not mask"
 
 
 def test_every_first_frame_header_is_accepted_or_closed() -> None:
