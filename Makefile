@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core tests/properties tests/fuzz tests/vectors
-OTHER_TESTS := tests/cli tests/compat tests/runtimes tests/interop
+CORE_TESTS := tests/core
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
+SOCKET_TESTS := tests/runtimes tests/cli
+CLIENT_TESTS := tests/interop tests/compat
 
 # Of `make fuzz` and `make atheris`.
 INPUTS := 5000000
@@ -29,7 +31,7 @@ demo: $(VENV)/.demo ## Start the server with a small real model, and a page to t
 
 .PHONY: test
 test: lint ## Run all checks and tests (the browser's have their own target).
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-core test-others
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-sockets test-clients
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style, types and the direction of imports.
@@ -39,12 +41,17 @@ lint: $(VENV)/.test ## Check style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 .PHONY: test-core
-test-core: $(VENV)/.test ## Run the core's tests, with coverage.
+test-core: $(VENV)/.test ## Run the core's tests, with coverage, and its properties and vectors.
 	$(BIN)/pytest -q $(CORE_TESTS) --cov --cov-report=term
+	$(BIN)/pytest -q $(PROPERTY_TESTS)
 
-.PHONY: test-others
-test-others: $(VENV)/.test ## Run the tests over sockets: command line, runtimes, clients, model.
-	$(BIN)/pytest -q $(OTHER_TESTS)
+.PHONY: test-sockets
+test-sockets: $(VENV)/.test ## Run the tests of the runtimes and of the command line.
+	$(BIN)/pytest -q $(SOCKET_TESTS)
+
+.PHONY: test-clients
+test-clients: $(VENV)/.test ## Run the tests with stock clients and with the real model.
+	$(BIN)/pytest -q $(CLIENT_TESTS)
 
 .PHONY: test-browser
 test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install chromium).

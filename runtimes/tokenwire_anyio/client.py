@@ -11,8 +11,9 @@ import contextlib
 import secrets
 import socket
 import ssl
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import assert_never
 
@@ -42,6 +43,8 @@ from tokenwire.types import ConnId
 from tokenwire_anyio.server import now
 
 _READ_BYTES = 64 * 1024
+Task = Callable[[], Coroutine[None, None, None]]
+
 _WRITE_BYTES = 64 * 1024
 _WAITING_EVENTS = 1_000
 _DRAIN_LIMIT = 1.0  # seconds for what is written already
@@ -102,7 +105,7 @@ async def connect(
     try:
         async with anyio.create_task_group() as tasks:
             client = ClientSocket(Client(config, ids=SystemIds()), address, tasks)
-            tasks.start_soon(client._keep_time)
+            tasks.start_soon(_uninterrupted(client._keep_time))
             try:
                 await client._join(auth)
                 yield client
@@ -116,6 +119,15 @@ async def connect(
         error = KeyboardInterrupt()
     if error is not None:
         raise error
+
+
+def _uninterrupted(task: Task) -> Task:
+    """Let trio raise KeyboardInterrupt in the program, not in a connection that says goodbye."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return task
+    protected: Task = trio.lowlevel.enable_ki_protection(task)
+    return protected
 
 
 class ClientSocket:
@@ -246,7 +258,7 @@ class ClientSocket:
                     case Dial():
                         connection = _Connection(self, output.conn)
                         self._connections[output.conn] = connection
-                        self._tasks.start_soon(connection.run)
+                        self._tasks.start_soon(_uninterrupted(connection.run))
                     case WantWrite():
                         if (known := self._connections.get(output.conn)) is not None:
                             known.wake.set()

@@ -367,6 +367,7 @@ def test_who_is_cancelled_leaves_politely(client: Client, host: Host) -> None:
 
 
 PROGRAM = """
+import signal
 import sys
 import anyio
 from {module} import connect
@@ -377,6 +378,8 @@ async def main():
         async for event in socket:
             pass
 
+# A shell's background job has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     anyio.run(main, backend="{backend}")
 except KeyboardInterrupt:

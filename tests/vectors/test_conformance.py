@@ -40,6 +40,21 @@ ROWS = [
 ]
 
 
+FAULTS = [
+    found["ids"].split(", ")
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines()
+    if (found := re.fullmatch(r"\| (?:h11|wsproto) \| .+ \| (?P<ids>.*) \|", line))
+]
+"""The vectors of what the libraries let through."""
+
+
+def test_what_the_libraries_let_through_is_shown() -> None:
+    assert len(FAULTS) == 17
+    for ids in FAULTS:
+        assert ids
+        assert set(ids) - TITLES.keys() == set()
+
+
 def test_every_case_has_a_row() -> None:
     expected = [(suite, number) for suite in CASES for number in range(1, CASES[suite] + 1)]
     assert [(row.suite, row.number) for row in ROWS] == expected

@@ -672,8 +672,6 @@ class AiService:
 
     def shut_down(self, now: Millis) -> None:
         """Take no more streams; let those that run finish in the configured time."""
-        if self._shutdown_at is not None:
-            return
         self._shutdown_at = Millis(now + self._config.shutdown_timeout)
         code = Code.SERVER_SHUTTING_DOWN
         goodbye = events.Error(code.sentence, code.text, "reconnect in a moment", code.retryable)

@@ -433,3 +433,21 @@ Lane.TestCase.settings = settings(
     derandomize=True, max_examples=60, stateful_step_count=30, deadline=None
 )
 TestLane = Lane.TestCase
+
+
+def test_tool_calls_are_kept_whole_while_there_is_room() -> None:
+    stream = new(tool_call_bytes=10)
+    calls = [msgspec.Raw(text) for text in (b'"1234"', b'"12345"', b'"6"', b'"7"')]
+    stream.add_tool_calls(calls[:2])
+    stream.add_tool_calls(calls[2:])
+    assert [bytes(memoryview(call)) for call in stream.tool_calls] == [b'"1234"', b'"6"']
+
+
+def test_what_an_earlier_stream_has_not_told_goes_before_the_start() -> None:
+    earlier, stream = new(), new()
+    add(earlier, "a", "b")
+    pull(earlier, 1)
+    earlier.end(*ENDING)
+    stream.precede(earlier.drain())
+    assert not earlier.has_output()
+    assert brief(pull(stream)) == ["a", "b", "ai:stream:complete", "ai:done", "ai:stream:start"]

@@ -245,3 +245,9 @@ def test_a_lenient_reading_leaves_the_rest_as_it_is(text: str, value: object) ->
 def test_a_lenient_reading_refuses_what_any_does(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
         lenient(text)
+
+
+def test_a_lenient_reading_is_of_valid_text_too() -> None:
+    for text in (b'["\x01\x01\\ud800"]', b'["\xff\\ud800"]'):
+        with pytest.raises(RemoteProtocolError):
+            json.decode(text, depth=2, containers=9, lenient=True)
