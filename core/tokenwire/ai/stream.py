@@ -275,12 +275,14 @@ class Stream:
             return self.rewind(None)
         self.resumes += 1
         self.lane_at = lane_at
+        start = None
         for number in range(lane_at, self.lane_end):
-            event = self._lane[number - self._lane_first]
-            if event.rewinds:  # it has asked for the stream again since
-                self.lane_at, seq = number, 0
+            if self._lane[number - self._lane_first].rewinds:
+                start = number
+        if start is not None:  # it has asked for the stream again since
+            seq, self.lane_at = 0, start
         whole = seq + 1 >= self.log.first_seq
-        if not whole and self.lane_at > lane_at:
+        if start is not None and not whole:
             self.lane_at += 1  # no start: its text must not be emptied
         self._go_to(seq + 1)
         return whole

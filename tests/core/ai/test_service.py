@@ -1728,3 +1728,126 @@ def test_a_timer_of_another_layer_is_not_taken() -> None:
     service = AiService(config(), Outputs(), Timers(), SeededIds())
     with pytest.raises(AssertionError):
         service.handle_timer(Timer.PING, "sid", Millis(0))
+
+
+# -- connection state recovery ---------------------------------------------------------------------
+
+
+def back(world: World, client: Client, offset: str | None = None, **auth: object) -> Client:
+    payload: Fields = {"pid": client.pid, "offset": offset or client.offset, **auth}
+    return Client(world, payload)
+
+
+def test_a_client_comes_back_by_itself() -> None:
+    world, client = setting()
+    model = client.stream()
+    model.say("a")
+    client.take()
+    client.leave()
+    model.say("b")
+    again = back(world, client)
+    assert (again.sid, again.pid, again.id) == (client.sid, client.pid, client.id)
+    assert again.hello["recovered"] is True
+    assert [event["data"] for event in again.take()] == ["b"]
+    assert world.server.stats().resumes == 1
+    model.done()
+    assert again.names() == ["ai:stream:complete", "ai:done"]
+
+
+def test_it_replaces_a_connection_that_seems_alive() -> None:
+    world, client = setting()
+    client.stream().say("a")
+    client.take()
+    again = back(world, client)
+    assert again.hello["recovered"] is True
+    assert not client.wire.open
+    assert again.take() == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "auth"),
+    [
+        ("x.0.0", {"pid": "unknown"}),
+        ("x.0.0", {"pid": 5}),
+        ("{own}.9.0", {}),
+        ("{own}.1.9", {}),
+        ("{own}.1.1.1.9.1", {}),
+        ("{own}.1.1.1.0.9", {}),
+        ("{own}.1", {}),
+    ],
+)
+def test_who_cannot_come_back_is_new(offset: str, auth: dict[str, object]) -> None:
+    world, client = setting()
+    client.stream()
+    client.take()
+    assert client.offset is not None
+    own = client.offset.partition(".")[0]
+    client.leave()
+    again = back(world, client, offset.format(own=own), **auth)
+    assert again.hello["recovered"] is False
+    assert again.sid != client.sid
+
+
+@pytest.mark.parametrize("how", ["time", "late timer", "transfer"])
+def test_a_pid_that_is_over(how: str) -> None:
+    world, client = setting(reconnect_timeout=1_000)
+    client.take()
+    client.leave()
+    match how:
+        case "time":
+            world.advance(1_000)
+        case "late timer":
+            world.now = Millis(world.now + 1_000)
+        case _:
+            Client(world).send("ai:reconnect", {"previousClientId": client.id})
+    again = back(world, client)
+    assert again.sid != client.sid
+
+
+def test_events_that_name_no_stream_come_again_too_and_a_hole_is_said() -> None:
+    world, client = setting(log_bytes=100)
+    model = client.stream()
+    client.take()
+    before = client.offset
+    client.send("ai:heartbeat")
+    model.say(*["0123456789"] * 20)
+    client.take()
+    client.leave()
+    names = [event.name for event in back(world, client, before).take()]
+    assert names[:2] == ["ai:heartbeat:ack", "ai:error"]
+    assert set(names[2:]) == {"ai:token"}
+
+
+@pytest.mark.parametrize(
+    ("recovery", "agent", "auth", "offered"),
+    [
+        ("auto", "", {}, True),
+        ("auto", "Mozilla/5.0", {}, True),
+        ("auto", "Python/3.11 aiohttp/3.9", {}, False),
+        ("auto", "python-requests/2.3", {}, False),
+        ("on", "python-requests/2.3", {}, True),
+        ("on", "", {"recovery": False}, False),
+        ("auto", "", {"recovery": True}, True),
+        ("off", "", {}, False),
+    ],
+)
+def test_to_whom_it_is_offered(
+    recovery: str, agent: str, auth: dict[str, object], offered: bool
+) -> None:
+    world = new_world(recovery=recovery)
+    wire = world.connect()
+    wire.upgrade("/socket.io/?EIO=4&transport=websocket", {"User-Agent": agent})
+    wire.send_text("40/ai," + msgspec.json.encode(auth).decode())
+    _, reply, hello = wire.texts()
+    assert ('"pid"' in reply) is offered
+    assert (len(msgspec.json.decode(hello[6:])) == 3) is offered
+
+
+def test_a_client_that_cannot_come_back_by_itself_is_not_told_what_it_misses() -> None:
+    world = new_world(recovery="off")
+    client = Client(world)
+    model = client.stream(think=True)
+    client.leave()
+    model.say("a")
+    again = back(world, client)
+    assert again.hello["recovered"] is False
