@@ -28,6 +28,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
     outbox_bytes: int = 256 * 1024  # text not yet handed over, per client; Centrifugo: 1 MiB
     log_bytes: int = 1024 * 1024  # per stream: text and boundaries
+    lane_bytes: int = 64 * 1024  # per stream: its events beside the tokens, thinking above all
+    unconfirmed_bytes: int = 256 * 1024  # of text handed over, maybe not arrived: not evicted
+    control_bytes: int = 64 * 1024  # per session: its events that name no stream
+    recovery: Literal["auto", "on", "off"] = "auto"  # on /ai; auto: not for python-socketio
     ended_streams_kept: int = 16  # per client, within the grace period
     replay_bytes: int = 16 * 1024  # the largest piece of a replay
     default_model: str = "codellama"  # the seed's

@@ -186,6 +186,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="reconnect_timeout",
         ),
     ] = 30_000
+    recovery: Annotated[
+        Literal["auto", "on", "off"],
+        About(
+            help="connection state recovery, by which stock clients resume without code; "
+            "auto: not for python-socketio",
+            config="recovery",
+        ),
+    ] = "auto"
     backpressure_threshold: Annotated[
         int,
         Meta(ge=1, le=100_000),

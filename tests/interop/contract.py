@@ -266,15 +266,21 @@ REFUSAL_ACK = shape(
 )
 
 
-def check_event(item: Received) -> None:
+def check_event(item: Received, *, offsets: bool) -> None:
     """Check one event.
+
+    Args:
+        item: what a client's handler got.
+        offsets: True: the client may get an offset of connection state recovery, too.
 
     Raises:
         AssertionError: it is not as the contract says.
     """
     assert item.name in EVENTS, f"an event that nobody promised: {item}"
     try:
-        assert len(item.args) == 1, "one object"
+        _, *offset = item.args
+        assert not offset or (offsets and isinstance(offset[0], str)), "more than one object"
+        assert len(offset) < 2, "more than one object and an offset"
         EVENTS[item.name](item.payload)
     except AssertionError as error:
         raise AssertionError(f"{item.name}: {error} in {item.args}") from None
@@ -302,7 +308,8 @@ def check_order(log: Iterable[Received]) -> None:
         payload: dict[str, Any] = item.args[0] if item.name.startswith("ai:") else {}
         name = payload.get("streamId", "")
         if item.name == "$connect":
-            open_now.clear()
+            if not any(arg is True for arg in item.args):  # not recovered: all begins anew
+                open_now.clear()
         elif item.name == "ai:reconnect:success":
             for stream in payload["streams"]:
                 open_now[stream["streamId"]] = _Progress(stream["nextSeq"] - 1)

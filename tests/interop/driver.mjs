@@ -2,7 +2,7 @@
 //
 // Rules of this file: one JSON object a line, both ways. It decides nothing: scenarios are in Python,
 // so that every client plays the same ones. Names that begin with "$" are not the server's events:
-// $connect [socket id, transport], $disconnect [reason, HTTP status or WebSocket code if the library
+// $connect [socket id, transport, recovered], $disconnect [reason, HTTP status or WebSocket code if the library
 // tells it], $connect_error [message], $upgrade [transport], $ack [call id, ...arguments],
 // $fault [text]. An event that the server wants acknowledged is so at once, with its own arguments.
 // Bytes are {"$bytes": HEXADECIMAL}, both ways.
@@ -47,7 +47,7 @@ const listen = (client, socket) => {
     say(client, name, ...args);
     answer(...args);
   });
-  socket.on("connect", () => say(client, "$connect", socket.id, socket.io.engine.transport.name));
+  socket.on("connect", () => say(client, "$connect", socket.id, socket.io.engine.transport.name, socket.recovered));
   socket.on("disconnect", (reason, details) => {
     const code = details?.context?.status ?? details?.context?.code;
     say(client, "$disconnect", reason, ...(code === undefined ? [] : [code]));

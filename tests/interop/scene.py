@@ -55,7 +55,7 @@ class Scene:
             log = client.log
             for item in log:
                 if item.name.startswith("ai:"):
-                    check_event(item)
+                    check_event(item, offsets=self.kind != "py")
                 self._check_secrets(item)
             check_order(log)
         assert self._node.faults == []

@@ -1,11 +1,13 @@
 """A dropped transport in the middle of a stream, and who gets what afterwards, with every client.
 
 Rules of this file: the drop is a reset of TCP; the stock clients come back by themselves, and only
-then ask for what they had.
+then ask for what they had. The server is one without connection state recovery, so that each of
+them is a new session (`test_recovery.py` has it the other way).
 """
 
 from collections.abc import Callable
 
+import pytest
 from interop.clients import Client
 from interop.conftest import Play
 from interop.contract import ACKS
@@ -14,6 +16,11 @@ from interop.test_refusals import Case, refused
 from interop.test_streams import still_streams
 from runtimes.loop_thread import LIMIT
 from runtimes.scripted_ollama import Gate, Send, Step, done, say, token
+
+
+@pytest.fixture
+def scene(play: Play) -> Scene:
+    return play(recovery="off")
 
 
 class Dropped:
@@ -221,7 +228,7 @@ def test_asking_again_on_the_same_connection(scene: Scene) -> None:
 
 
 def test_after_the_grace_period_it_is_too_late(play: Play) -> None:
-    scene = play(reconnect_timeout=150)
+    scene = play(reconnect_timeout=150, recovery="off")
     scene.ollama.scripts["late"] = [Send(token("late")), Gate()]
     lost = scene.connect()
     lost.stream("late")

@@ -201,7 +201,7 @@ class RawClient(WebSocket):
         """Return the next event of `/ai`."""
         text = self.read_text()
         assert text.startswith("42/ai,["), text
-        name, payload = json.loads(text.removeprefix("42/ai,"))
+        name, payload, *_ = json.loads(text.removeprefix("42/ai,"))  # behind it, an offset
         self.log.append((name, payload))
         return name, payload
 

@@ -1,11 +1,12 @@
 """The text of one stream, kept once.
 
 Rules of this file: the text is UTF-8 in one buffer, the end of each token a number in an array; a
-token is a slice. Tokens are numbered from 1. The oldest can be evicted; nothing else ever changes.
+token is a slice. Tokens are numbered from 1. The oldest can be evicted, the newest cut off; nothing
+else ever changes.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 _END_BYTES = array("I").itemsize
 
@@ -49,6 +50,19 @@ class TokenLog:
         limit = self._ends[first - base] + max_bytes
         index = bisect_right(self._ends, limit, first - base, last - base + 2) - 1
         return max(first, base + index - 1)
+
+    def seq_before(self, seq: int, size: int) -> int:
+        """Return the oldest token of the last `size` bytes of text before token `seq`."""
+        base = self.first_seq
+        start = self._ends[seq - base] - size
+        return base + bisect_left(self._ends, start, 0, seq - base)
+
+    def cut_after(self, seq: int) -> None:
+        """Drop all tokens after `seq` (at least one before the first kept)."""
+        index = seq - self.first_seq + 1
+        del self._text[self._ends[index] :]
+        del self._ends[index + 1 :]
+        self.last_seq = seq
 
     def evict_before(self, seq: int) -> None:
         """Drop all tokens before `seq` (at most one past the last)."""

@@ -19,6 +19,7 @@ from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
+from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
 from tokenwire.socketio.socket import Recovered, Socket
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import IdSource, Millis, StreamId
@@ -45,6 +46,7 @@ class AiService:
         self._counters = Counters()
         self.upstreams = Upstreams(config, outputs, timers, self)
         self._by_socket: dict[str, AiSession] = {}
+        self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
         self._absent: dict[str, AiSession] = {}
         """Those without a connection, the longest absent first."""
@@ -68,27 +70,86 @@ class AiService:
         return None
 
     def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
-        return None
+        pid = auth.get("pid") if isinstance(auth, dict) else None
+        session = self._by_pid.get(pid_key(pid)) if isinstance(pid, str) else None
+        if session is None or self._shutdown_at is not None:
+            return None
+        assert isinstance(auth, dict)
+        offset = session.parse(auth.get("offset"))
+        late = self._timers.is_due(Timer.SESSION_FORGET, session.public, now)
+        if offset is None or late:
+            return None
+        old = session.socket
+        if old is not None and old.carrier is not None:  # nobody knows yet that it is dead
+            carrier = old.carrier
+            carrier.release(old)
+            self._lose(session, old, now)
+            carrier.abort("replaced", now)
+        socket = Socket(None, session.socket_id, name, self)
+        socket.pid_key = session.pid_key
+        return Recovered(socket, str(pid), [])
 
     def admit(self, socket: Socket, auth: object) -> str | None:
-        return None
+        if not self._offers_recovery(socket, auth):
+            return None
+        pid = new_pid(self._ids)
+        socket.pid_key = pid_key(pid)
+        return pid
+
+    def _offers_recovery(self, socket: Socket, auth: object) -> bool:
+        """Return True if the client is one that hides the offsets from its program.
+
+        python-socketio's hands them on as one more argument, and its handlers then fail; it shows
+        at the HTTP library that it uses.
+        """
+        if isinstance(auth, dict) and auth.get("recovery") is False:
+            return False
+        mode = self._config.recovery
+        return mode == "on" or (
+            mode == "auto" and not socket.user_agent.lower().startswith("python")
+        )
 
     def connected(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
+        if recovered:
+            self._recover(socket, auth, now)
+            return
         public = self._capabilities.issue()
-        session = AiSession(public, socket, self)
+        control = None
+        if socket.pid_key:
+            control = Journal(new_name(self._ids), self._config.control_bytes)
+        session = AiSession(public, socket, self, control)
         self._by_socket[socket.id] = session
         self._by_public[public] = session
+        if socket.pid_key:
+            self._by_pid[socket.pid_key] = session
         socket.source = session
-        hello = events.Connected(
-            client_id=self._capabilities.client_id(public),
+        session.send(self._hello(session, recovered=False), now)
+
+    def _recover(self, socket: Socket, auth: object, now: Millis) -> None:
+        """A client is back by itself: what it lacks is made again."""
+        session = self._by_pid[socket.pid_key]
+        assert isinstance(auth, dict)
+        offset = session.parse(auth.get("offset"))
+        assert offset is not None
+        del self._absent[session.public]
+        self._timers.clear(Timer.SESSION_FORGET, session.public)
+        self._by_socket[socket.id] = session
+        socket.source = session
+        self._counters.resumes += 1
+        hello = self._hello(session, recovered=True)
+        for stream in session.recover(offset, socket, hello, now):
+            self._say_gap(session, stream, now)
+
+    def _hello(self, session: AiSession, *, recovered: bool) -> events.Connected:
+        return events.Connected(
+            client_id=self._capabilities.client_id(session.public),
             max_concurrent_streams=self._config.max_concurrent_streams,
             backpressure_threshold=self._config.backpressure_threshold,
             heartbeat_interval=self._config.heartbeat_interval,
             reconnect_timeout=self._config.reconnect_timeout,
             protocol=events.PROTOCOL,
-            recovered=False,
+            recovered=recovered,
         )
-        session.send(hello, now)
 
     def event(
         self, socket: Socket, name: str | int, args: list[object], ack_id: int | None, now: Millis
@@ -110,9 +171,15 @@ class AiService:
         """The service asks for no acknowledgements."""
 
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
-        session = self._by_socket.pop(socket.id)
-        if session.socket is not socket:  # fenced: the session has moved on
-            return
+        session = self._by_socket[socket.id]
+        if session.socket is socket:  # else it was fenced: the session has moved on
+            self._lose(session, socket, now)
+        else:
+            del self._by_socket[socket.id]
+
+    def _lose(self, session: AiSession, socket: Socket, now: Millis) -> None:
+        """The session has no connection any more; its client may come back."""
+        del self._by_socket[socket.id]
         session.socket = None
         self._absent[session.public] = session
         if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
@@ -210,7 +277,7 @@ class AiService:
         epoch = ids.text(self._ids.random_bytes(_EPOCH_BYTES))
         stream = Stream(stream_id, name, epoch, request, route, self._config, now)
         self._streams[stream_id] = (session, stream)
-        session.streams[name] = stream
+        session.adopt(stream)
         self._counters.streams += 1
         self._timers.set(Timer.STREAM, stream_id, now + self._config.stream_timeout)
         session.take_turn(stream)
@@ -246,7 +313,7 @@ class AiService:
         log = stream.log
         before = log.last_seq
         for line in lines:
-            if line.thinking_text and stream.request.think and session.socket is not None:
+            if line.thinking_text and stream.request.think and session.is_heard():
                 self._think(stream, line.thinking_text)
             text, size = line.text, self._config.token_chars
             for start in range(0, len(text), size):
@@ -356,9 +423,8 @@ class AiService:
 
     def _forget_stream(self, session: AiSession, stream: Stream) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
-        session.drop_turn(stream)
+        session.drop(stream)
         self._counters.merged_events += stream.merged_events
-        del session.streams[stream.name]
         del self._streams[stream.id]
 
     # -- pressure ----------------------------------------------------------------------------------
@@ -385,10 +451,12 @@ class AiService:
 
     def _is_full(self, stream: Stream) -> bool:
         """Return True if the stream's log is full of text that its client does not have."""
-        limit = self._config.log_bytes
-        if stream.log.size > limit:  # an eighth at once: evicting a token copies all boundaries
-            stream.log.evict_to(limit - limit // 8, before=stream.next_seq)
-        return stream.log.size > limit
+        limit, log = self._config.log_bytes, stream.log
+        if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
+            unconfirmed = min(self._config.unconfirmed_bytes, limit // 4)
+            confirmed = log.seq_before(stream.next_seq, unconfirmed)
+            log.evict_to(limit - limit // 8, before=confirmed)
+        return log.size > limit or stream.lane_bytes > limit
 
     def refused(self, session: AiSession, now: Millis) -> None:
         """The client's socket takes no more: what it was not handed waits."""
@@ -507,7 +575,8 @@ class AiService:
             ],
             replaced=replaced or None,
         )
-        session.send(success, now)
+        # Of this connection alone: over another one, the streams go on elsewhere.
+        session.send(success, now, keep=False)
         return {"newClientId": success.new_client_id}
 
     def _rewind(
@@ -519,18 +588,22 @@ class AiService:
         if seq is not None and seq > stream.log.last_seq:  # of an earlier stream of that name
             seq = None
         if not stream.rewind(seq):
-            code = Code.RESUME_GAP
-            self._counters.error(code.text)
-            gap = events.Error(
-                error=code.sentence,
-                code=code.text,
-                details=f"the text is kept from seq {stream.log.first_seq} on",
-                retryable=code.retryable,
-                stream_id=stream.name,
-                first_seq=stream.log.first_seq,
-            )
-            session.send(gap, now)
+            self._say_gap(session, stream, now)
         session.take_turn(stream)
+
+    def _say_gap(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """The client needs text that is not kept any more."""
+        code = Code.RESUME_GAP
+        self._counters.error(code.text)
+        gap = events.Error(
+            error=code.sentence,
+            code=code.text,
+            details=f"the text is kept from seq {stream.log.first_seq} on",
+            retryable=code.retryable,
+            stream_id=stream.name,
+            first_seq=stream.log.first_seq,
+        )
+        session.send(gap, now)
 
     def _transfer(
         self, previous: AiSession, session: AiSession, now: Millis
@@ -555,13 +628,13 @@ class AiService:
                 if loser is stream:
                     continue
             moved.append(name)
-            previous.drop_turn(stream)
-            session.streams[name] = stream
+            previous.drop(stream)
+            session.adopt(stream)
             self._streams[stream.id] = (session, stream)
             if name in previous.paused:
                 session.paused[name] = stream
-        previous.streams.clear()
         previous.paused.clear()
+        self._by_pid.pop(previous.pid_key, None)
         previous.successor = session
         session.previous = previous
         self._absent.pop(previous.public, None)
@@ -593,6 +666,7 @@ class AiService:
                 self._cancel(session, stream, now)
             self._forget_stream(session, stream)
         del self._by_public[session.public]
+        self._by_pid.pop(session.pid_key, None)
 
     # -- shutdown ----------------------------------------------------------------------------------
 

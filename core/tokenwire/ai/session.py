@@ -2,14 +2,19 @@
 
 Rules of this file: the session is known by the public part of its clientId (`capability.py`).
 Streams take turns by bytes, so that none holds the others up. The session outlives its connection;
-it never has two.
+it never has two. Where its client can come back by itself, every event says what has been handed
+over so far (`offset.py`): what was not received is then made again from the streams.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
+from tokenwire.ai import offset as offsets
 from tokenwire.ai.events import Event
+from tokenwire.ai.offset import Offset
 from tokenwire.ai.stream import Stream
+from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis
 
@@ -32,21 +37,38 @@ class AiSession:
     """A session of the AI protocol."""
 
     __slots__ = (
+        "_control",
+        "_last_number",
         "_service",
         "_turns",
+        "_unfinished",
         "paused",
+        "pid_key",
         "pressed",
         "previous",
         "public",
         "socket",
+        "socket_id",
         "streams",
         "successor",
     )
 
-    def __init__(self, public: str, socket: Socket, service: Listener) -> None:
+    def __init__(
+        self, public: str, socket: Socket, service: Listener, control: Journal | None
+    ) -> None:
+        """
+        Args:
+            public: the public part of the clientId.
+            socket: its connection.
+            service: is told.
+            control: keeps the events that name no stream; None: the client cannot come back by
+                itself, and gets no offsets.
+        """
         self.public = public
         self._service = service
         self.socket: Socket | None = socket
+        self.socket_id = socket.id
+        self.pid_key = socket.pid_key
         self.streams: dict[str, Stream] = {}
         """By the client's streamId: running, or ended and within the grace period."""
         self.paused: dict[str, Stream] = {}
@@ -58,6 +80,14 @@ class AiSession:
         self.previous: AiSession | None = None
         """The session that this one took over, until then."""
         self._turns: deque[Stream] = deque()
+        self._control = control
+        self._last_number = 0
+        self._unfinished: dict[int, Stream] = {}
+        """By their numbers: those of which something is still to come."""
+
+    def is_heard(self) -> bool:
+        """Return True if what is said now reaches the client, now or when it comes back."""
+        return self.socket is not None or self._control is not None
 
     def writable(self) -> bool:
         return self.socket is not None and self.socket.writable()
@@ -73,13 +103,27 @@ class AiSession:
         return sum(stream.unsent_bytes() for stream in self._turns)
 
     def bytes_held(self) -> int:
-        return sum(stream.log.size for stream in self.streams.values())
+        return sum(stream.bytes_held() for stream in self.streams.values())
+
+    def adopt(self, stream: Stream) -> None:
+        """The stream is one of this session's from now on."""
+        self._last_number += 1
+        stream.number = self._last_number
+        self.streams[stream.name] = stream
+        self._unfinished[stream.number] = stream
+
+    def drop(self, stream: Stream) -> None:
+        """The stream is not this session's any more."""
+        self.drop_turn(stream)
+        self._unfinished.pop(stream.number, None)
+        del self.streams[stream.name]
 
     def take_turn(self, stream: Stream) -> None:
         """The stream has something for the client."""
         if not stream.in_turn and stream.has_output():
             stream.in_turn = True
             self._turns.append(stream)
+            self._unfinished[stream.number] = stream
         if self.socket is not None:
             self.socket.wake()
 
@@ -94,10 +138,70 @@ class AiSession:
         for stream in self._turns:
             stream.waiting_until = stream.log.last_seq
 
-    def send(self, event: Event, now: Millis) -> None:
-        """Send an event that may overtake the streams. Without a connection, nobody hears it."""
+    def send(self, event: Event, now: Millis, *, keep: bool = True) -> None:
+        """Send an event that may overtake the streams.
+
+        Args:
+            event: names no stream, or answers a request about one.
+            now: the time.
+            keep: a client that can come back by itself is to have it also then.
+        """
+        body = event.encode()
+        if self._control is not None:
+            if keep:
+                self._control.keep([body])
+            body = body[:-1] + self._offset() + b"]"
         if self.socket is not None:
-            self.socket.send_event(event.encode(), now)
+            self.socket.send_event(body, now)
+
+    # -- connection state recovery -----------------------------------------------------------------
+
+    def _offset(self) -> bytes:
+        assert self._control is not None
+        return self._offset_at(self._control.last)
+
+    def _offset_at(self, control: int) -> bytes:
+        """Return what has been handed over, as one more argument of an event."""
+        assert self._control is not None
+        text = b',"%b.%d' % (self._control.offset(control), self._last_number)
+        for number, stream in self._unfinished.items():
+            if not stream.fully_handed():
+                text += b".%d.%d.%d" % (number, stream.next_seq - 1, stream.lane_at)
+        return text + b'"'
+
+    def parse(self, value: object) -> Offset | None:
+        """Return the offset of a client, or None: what it lacks cannot be told, or is gone."""
+        if self._control is None:
+            return None
+        offset = offsets.parse(value, self._control.name)
+        if offset is None or offset.streams > self._last_number:
+            return None
+        if self._control.after(offset.control) is None:
+            return None
+        for stream in self.streams.values():
+            position = offset.positions.get(stream.number)
+            if position is not None and not stream.knows(*position):
+                return None
+        return offset
+
+    def recover(self, offset: Offset, socket: Socket, hello: Event, now: Millis) -> list[Stream]:
+        """Give a client that has come back its new socket, and what it lacks.
+
+        Returns:
+            The streams of which it lacks more than is kept.
+        """
+        assert self._control is not None
+        self.socket = socket
+        gaps: list[Stream] = []
+        for stream in self.streams.values():
+            position = offset.position(stream.number)
+            if position is not None and not stream.recover(*position):
+                gaps.append(stream)
+            self.take_turn(stream)
+        missed = self._control.after(offset.control) or []
+        for number, (body,) in enumerate([[hello.encode()], *missed], offset.control):
+            socket.send_event(body[:-1] + self._offset_at(number) + b"]", now)
+        return gaps
 
     # -- what the socket pulls (socketio.socket.Source) --------------------------------------------
 
@@ -108,15 +212,18 @@ class AiSession:
         turns = self._turns
         assert self.socket is not None
         head = self.socket.head
+        tail: Callable[[], bytes] | None = self._offset if self._control is not None else None
         used = 0
         while turns and used < budget:
             stream = turns[0]
-            used += stream.pull(out, head, min(budget - used, _TURN_BYTES))
+            used += stream.pull(out, head, min(budget - used, _TURN_BYTES), tail)
             if stream.has_output():
                 turns.rotate(-1)
             else:
                 turns.popleft()
                 stream.in_turn = False
+                if not stream.running:
+                    self._unfinished.pop(stream.number, None)
         if self.paused:
             self._service.drained(self, now)
         return used

@@ -1,14 +1,17 @@
 """One stream: its log, its state, and how far its client has it.
 
-Rules of this file: the text is in the log alone; what a client has is a number (`next_seq`), what
-waits for it is the rest. Other events of the stream stand in a lane beside the log, each at the seq
-after which it comes; those that end it come when there is nothing else: so start, tokens, complete
-and done keep their order by construction.
+Rules of this file: the text is in the log alone; what a client has is two numbers, a token's
+(`next_seq`) and an event's (`lane_at`); what waits for it is the rest. The stream's other events
+stand in a lane beside the log, each at the seq after which it comes: so start, tokens, complete and
+done keep their order by construction. The lane is kept, bounded, so that a client can be taken back
+to any pair of numbers that it had (connection state recovery).
 The state moves only along TRANSITIONS; a terminal state is left never.
 """
 
 import enum
 from collections import deque
+from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -54,9 +57,16 @@ RUNNING = (State.WAITING, State.STREAMING)
 class LaneEvent(NamedTuple):
     after: int
     """The seq after which it comes."""
-    body: bytes
+    event: events.Event | bytes
+    """What is said; encoded early where that is shorter."""
     opening: bool = False
     """True: the start, which also a cancelled stream keeps."""
+    rewinds: bool = False
+    """True: behind it comes the first token."""
+
+    @property
+    def size(self) -> int:
+        return len(self.event) if isinstance(self.event, bytes) else 0
 
 
 class Stream:
@@ -64,8 +74,8 @@ class Stream:
 
     __slots__ = (
         "_ending",
-        "_ending_said",
         "_lane",
+        "_lane_first",
         "_plain_metadata",
         "_token_agent",
         "_token_head",
@@ -77,10 +87,13 @@ class Stream:
         "first_token_at",
         "id",
         "in_turn",
+        "lane_at",
+        "lane_bytes",
         "log",
         "merged_events",
         "name",
         "next_seq",
+        "number",
         "paused_at",
         "paused_ms",
         "replay_until",
@@ -127,9 +140,15 @@ class Stream:
         self.resumes = 0
         self.tool_calls: list[msgspec.Raw] = []
         self._tool_call_room = config.tool_call_bytes
+        self.lane_at = 0
+        """How many events of the lane the client has been handed."""
+        self.number = 0
+        """Its place among the streams of its session, in their order."""
         self._lane: deque[LaneEvent] = deque()
+        self._lane_first = 0
+        """How many events were before the first that is kept."""
+        self.lane_bytes = 0
         self._ending: tuple[events.Event, ...] = ()
-        self._ending_said = 0
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
         self._token_agent = b',"agent":%b,"tokenCount":' % json.encode(route.agent)
@@ -147,7 +166,27 @@ class Stream:
 
     def say(self, event: events.Event) -> None:
         """Put an event of the stream after all text that there is."""
-        self._lane.append(LaneEvent(self.log.last_seq, event.encode()))
+        self._put(LaneEvent(self.log.last_seq, event.encode()))
+
+    def _put(self, event: LaneEvent) -> None:
+        self._lane.append(event)
+        self.lane_bytes += event.size
+        while self.lane_bytes > self.config.lane_bytes and self._lane_first < self.lane_at:
+            self.lane_bytes -= self._lane.popleft().size
+            self._lane_first += 1
+
+    def _pending(self) -> list[LaneEvent]:
+        """Take out the events that the client was not handed."""
+        pending = []
+        while self.lane_at < self.lane_end:
+            event = self._lane.pop()
+            self.lane_bytes -= event.size
+            pending.append(event)
+        return pending[::-1]
+
+    @property
+    def lane_end(self) -> int:
+        return self._lane_first + len(self._lane)
 
     def add_tool_calls(self, calls: list[msgspec.Raw]) -> None:
         """Keep tool calls for the stream's end: each whole, and only as many as there is room."""
@@ -160,9 +199,17 @@ class Stream:
     def end(self, *ending: events.Event, discard: bool = False) -> None:
         """Put the events that end the stream; with `discard`, what waits is dropped first."""
         if discard:
-            self.next_seq = self.log.last_seq + 1
-            self._lane = deque(event for event in self._lane if event.opening)
+            self.log.cut_after(self.next_seq - 1)
+            self.waiting_until = 0
+            for event in self._pending():
+                if event.opening:
+                    self._put(event)
         self._ending = ending
+        self._say_ending()
+
+    def _say_ending(self) -> None:
+        for event in self._ending:
+            self._put(LaneEvent(self.log.last_seq, event))
 
     def drain(self) -> list[bytes]:
         """Take out all that the client was not handed."""
@@ -173,11 +220,15 @@ class Stream:
 
     def precede(self, bodies: list[bytes]) -> None:
         """Put events of an earlier stream of this name before the start."""
-        self._lane.extendleft(LaneEvent(0, body, opening=True) for body in reversed(bodies))
+        pending = self._pending()
+        for body in bodies:
+            self._put(LaneEvent(0, body, opening=True))
+        for event in pending:
+            self._put(event)
 
     def _say_start(self, *, resumed: bool) -> None:
         start = events.StreamStart(self.name, self.epoch, self.request.model, resumed)
-        self._lane.appendleft(LaneEvent(0, start.encode(), opening=True))
+        self._put(LaneEvent(0, start.encode(), opening=True, rewinds=resumed))
 
     def rewind(self, seq: int | None) -> bool:
         """Let the client have the stream again.
@@ -191,24 +242,59 @@ class Stream:
         """
         wanted = 1 if seq is None else seq + 1
         whole = wanted >= self.log.first_seq
-        self._lane.clear()
-        self._ending_said = 0
-        self.replay_until = self.log.last_seq
-        self.waiting_until = 0
-        self.next_seq = min(max(wanted, self.log.first_seq), self.log.last_seq + 1)
+        self._go_to(wanted)
         self.resumes += 1
         if seq is None and whole:
+            self._pending()
             self._say_start(resumed=True)
+            self._say_ending()
+            return True
+        for number in range(self.lane_at, self.lane_end):
+            if self._lane[number - self._lane_first].opening:
+                self.lane_at = number + 1
+        self.lane_at = min(self.lane_at, self.lane_end - len(self._ending))
+        return whole
+
+    def _go_to(self, seq: int) -> None:
+        """Go on with a token, or with the first that is kept."""
+        self.replay_until = self.log.last_seq
+        self.waiting_until = 0
+        self.next_seq = min(max(seq, self.log.first_seq), self.log.last_seq + 1)
+
+    def knows(self, seq: int, lane_at: int) -> bool:
+        """Return True if a client can have been handed so much."""
+        return seq <= self.log.last_seq and lane_at <= self.lane_end
+
+    def recover(self, seq: int, lane_at: int) -> bool:
+        """Take the client back to what it has: the last token, and so many events of the lane.
+
+        Returns:
+            False if the first token that it needs is not kept any more: it gets what there is.
+        """
+        if lane_at < self._lane_first:
+            return self.rewind(None)
+        self.resumes += 1
+        self.lane_at = lane_at
+        start = None
+        for number in range(lane_at, self.lane_end):
+            if self._lane[number - self._lane_first].rewinds:
+                start = number
+        if start is not None:  # it has asked for the stream again since
+            seq, self.lane_at = 0, start
+        whole = seq + 1 >= self.log.first_seq
+        if start is not None and not whole:
+            self.lane_at += 1  # no start: its text must not be emptied
+        self._go_to(seq + 1)
         return whole
 
     # -- what the client is handed -----------------------------------------------------------------
 
     def has_output(self) -> bool:
-        return (
-            bool(self._lane)
-            or self.next_seq <= self.log.last_seq
-            or self._ending_said < len(self._ending)
-        )
+        return self.lane_at < self.lane_end or self.next_seq <= self.log.last_seq
+
+    def fully_handed(self) -> bool:
+        """Return True if there will be nothing more."""
+        return not self.running and not self.has_output()
 
     def waiting(self) -> int:
         """Return the number of tokens that the client's socket was offered and refused."""
@@ -216,39 +302,56 @@ class Stream:
 
     def unsent_bytes(self) -> int:
         """Return the size of what the client has not been handed: text, and events in the lane."""
-        return self.log.bytes_from(self.next_seq) + sum(len(event.body) for event in self._lane)
+        pending = islice(self._lane, self.lane_at - self._lane_first, None)
+        return self.log.bytes_from(self.next_seq) + sum(event.size for event in pending)
 
-    def pull(self, out: list[bytes], head: bytes, budget: int) -> int:
+    def bytes_held(self) -> int:
+        return self.log.size + self.lane_bytes
+
+    def pull(
+        self, out: list[bytes], head: bytes, budget: int, tail: Callable[[], bytes] | None = None
+    ) -> int:
         """Append events to `out`, each after `head`, until `budget` bytes are reached.
+
+        Args:
+            out: is filled.
+            head: what stands before each.
+            budget: bytes.
+            tail: returns what stands before the closing bracket of the event that was just counted
+                as handed; None: nothing.
 
         Returns:
             The bytes appended.
         """
         used = 0
-        lane, log = self._lane, self.log
+        log = self.log
         while used < budget:
-            if lane and lane[0].after < self.next_seq:
-                body = lane.popleft().body
+            event = None
+            if self.lane_at < self.lane_end:
+                event = self._lane[self.lane_at - self._lane_first]
+            if event is not None and event.after < self.next_seq:
+                self.lane_at += 1
+                if event.rewinds:
+                    self.next_seq = 1
+                body = self._body(event.event)
             elif self.next_seq <= log.last_seq:
-                body = self._token(lane[0].after if lane else log.last_seq)
-            elif self._ending_said < len(self._ending):
-                body = self._next_of_ending()
+                body = self._token(log.last_seq if event is None else event.after)
             else:
                 break
-            message = head + body
+            message = head + (body if tail is None else body[:-1] + tail() + b"]")
             out.append(message)
             used += len(message)
         return used
 
-    def _next_of_ending(self) -> bytes:
-        event = self._ending[self._ending_said]
-        self._ending_said += 1
+    def _body(self, event: events.Event | bytes) -> bytes:
         if isinstance(event, events.StreamComplete):  # how its client got it is known only now
             metadata = msgspec.structs.replace(
                 event.metadata, merged_events=self.merged_events, resumes=self.resumes
             )
-            event = msgspec.structs.replace(event, metadata=metadata)
-        return event.encode()
+            return msgspec.structs.replace(event, metadata=metadata).encode()
+        if isinstance(event, events.Event):
+            return event.encode()
+        return event
 
     def _token(self, last: int) -> bytes:
         """Return the next `ai:token`: one token, or several of those that waited."""

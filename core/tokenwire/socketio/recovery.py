@@ -38,6 +38,10 @@ class Journal:
         self._room = max_bytes
 
     @property
+    def name(self) -> str:
+        return self._name
+
+    @property
     def last(self) -> int:
         """The number of the last event."""
         return self._last

@@ -207,6 +207,8 @@ class AiOptions(
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""
     offered_models: tuple[str, ...] = ("codellama:latest", "llama3.2:1b")
+    recovery: bool = False
+    """True: connection state recovery, for every client."""
     model_server: bool = True
     """False: nothing answers at the model server's address."""
 

@@ -28,6 +28,7 @@ def config(options: ServerOptions) -> Config:
         backpressure_threshold=ai.backpressure_threshold,
         default_model=ai.default_model,
         allowed_models=ai.allowed_models,
+        recovery="on" if ai.recovery else "off",
         namespaces=options.namespaces,
         namespace_patterns=options.namespace_patterns,
         program_decides_joins=options.program_decides_joins,

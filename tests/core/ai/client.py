@@ -25,8 +25,9 @@ class Said(msgspec.Struct, frozen=True):
 
 
 def read(body: bytes) -> Said:
-    """Return the event of a JSON array."""
-    return Said(*msgspec.json.decode(body, type=tuple[str, Fields]))
+    """Return the event of a JSON array, without its offset."""
+    name, fields, *_ = msgspec.json.decode(body)
+    return Said(name, fields)
 
 
 def config(**changes: object) -> Config:
@@ -45,7 +46,7 @@ def new_world(**changes: object) -> World:
 class Client:
     """One client, connected to /ai."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, payload: Fields | None = None) -> None:
         self.world = world
         self.wire = world.connect()
         assert self.wire.upgrade("/socket.io/?EIO=4&transport=websocket").status == 101
@@ -55,13 +56,19 @@ class Client:
         self.fenced = False
         """True: the server sent a DISCONNECT."""
         self.hello: Fields = {}
+        self.pid = ""
+        self.sid = ""
+        self.offset: str | None = None
+        """That of the last event, as the stock client keeps it: any string at the end."""
         self._acks_wanted = 0
         self._kept: list[Said] = []
-        self.wire.send_text("40/ai,")
+        auth = b"" if payload is None else msgspec.json.encode(payload)
+        self.wire.send_text("40/ai," + auth.decode())
         said = self.take()
         if said:
-            assert [event.name for event in said] == ["ai:connected"]
+            assert said[0].name == "ai:connected"
             self.hello = said[0].fields
+            self._kept = said[1:]
 
     @property
     def id(self) -> str:
@@ -92,6 +99,12 @@ class Client:
         for text in self.wire.texts():
             if text.startswith("42/ai,"):
                 said.append(read(text[6:].encode()))
+                last = msgspec.json.decode(text[6:])[-1]
+                self.offset = last if isinstance(last, str) else self.offset
+            elif text.startswith("40/ai,"):
+                reply = msgspec.json.decode(text[6:], type=Fields)
+                self.pid = str(reply.get("pid", ""))
+                self.sid = str(reply["sid"])
             elif text.startswith("43/ai,"):
                 number, _, rest = text[6:].partition("[")
                 (self.acks[int(number)],) = msgspec.json.decode("[" + rest, type=tuple[Fields])

@@ -1063,9 +1063,10 @@ def test_text_that_was_sent_is_evicted_when_the_log_is_full_and_not_before() -> 
     world, client = setting(log_bytes=1_000)
     model = client.stream()
     kept = []
+    events = world.server.stats().bytes_held - 4  # of the stream's start; an empty log has 4
     for _ in range(300):
         model.say("0123456")  # 11 bytes with their boundary
-        kept.append(world.server.stats().bytes_held)
+        kept.append(world.server.stats().bytes_held - events)
     assert not paused(model)
     assert max(kept) in range(990, 1_001)
     full = kept[100:]
@@ -1682,7 +1683,8 @@ def test_a_shutdown_survives_clients_that_are_dropped_by_its_own_words() -> None
     world = new_world(outbox_bytes=1_000)
     clients = [Client(world) for _ in range(3)]
     clients[0].block()
-    size = len('2/ai,["ai:heartbeat:ack",{"activeStreams":0,"queueSize":0,"streams":{}}]')
+    size = len('2/ai,["ai:heartbeat:ack",{"activeStreams":0,"queueSize":0,"streams":{}},"')
+    size += len(f'{clients[0].offset}"]')
     for _ in range(1_000 // size):
         clients[0].send("ai:heartbeat")
     assert clients[0].wire.open
@@ -1699,6 +1701,7 @@ def test_the_statistics_count_what_happened() -> None:
     idle = Client(world)
     a, b = client.stream("a"), client.stream("b")
     world.advance(100)
+    before = world.server.stats().bytes_held
     a.say("1", "2")
     b.say("3")
     a.done()
@@ -1706,7 +1709,7 @@ def test_the_statistics_count_what_happened() -> None:
     assert (stats.total_sessions, stats.active_sessions, stats.total_active_streams) == (2, 1, 1)
     assert (stats.total_streams, stats.total_tokens_streamed) == (2, 3)
     assert stats.average_stream_duration == 100
-    assert stats.bytes_held == (2 + 3 * 4) + (1 + 2 * 4)
+    assert stats.bytes_held == before + (2 + 2 * 4) + (1 + 4)
     world.advance(200)
     client.send("ai:cancel", {"streamId": "b"})
     assert world.server.stats().average_stream_duration == 200
@@ -1725,3 +1728,126 @@ def test_a_timer_of_another_layer_is_not_taken() -> None:
     service = AiService(config(), Outputs(), Timers(), SeededIds())
     with pytest.raises(AssertionError):
         service.handle_timer(Timer.PING, "sid", Millis(0))
+
+
+# -- connection state recovery ---------------------------------------------------------------------
+
+
+def back(world: World, client: Client, offset: str | None = None, **auth: object) -> Client:
+    payload: Fields = {"pid": client.pid, "offset": offset or client.offset, **auth}
+    return Client(world, payload)
+
+
+def test_a_client_comes_back_by_itself() -> None:
+    world, client = setting()
+    model = client.stream()
+    model.say("a")
+    client.take()
+    client.leave()
+    model.say("b")
+    again = back(world, client)
+    assert (again.sid, again.pid, again.id) == (client.sid, client.pid, client.id)
+    assert again.hello["recovered"] is True
+    assert [event["data"] for event in again.take()] == ["b"]
+    assert world.server.stats().resumes == 1
+    model.done()
+    assert again.names() == ["ai:stream:complete", "ai:done"]
+
+
+def test_it_replaces_a_connection_that_seems_alive() -> None:
+    world, client = setting()
+    client.stream().say("a")
+    client.take()
+    again = back(world, client)
+    assert again.hello["recovered"] is True
+    assert not client.wire.open
+    assert again.take() == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "auth"),
+    [
+        ("x.0.0", {"pid": "unknown"}),
+        ("x.0.0", {"pid": 5}),
+        ("{own}.9.0", {}),
+        ("{own}.1.9", {}),
+        ("{own}.1.1.1.9.1", {}),
+        ("{own}.1.1.1.0.9", {}),
+        ("{own}.1", {}),
+    ],
+)
+def test_who_cannot_come_back_is_new(offset: str, auth: dict[str, object]) -> None:
+    world, client = setting()
+    client.stream()
+    client.take()
+    assert client.offset is not None
+    own = client.offset.partition(".")[0]
+    client.leave()
+    again = back(world, client, offset.format(own=own), **auth)
+    assert again.hello["recovered"] is False
+    assert again.sid != client.sid
+
+
+@pytest.mark.parametrize("how", ["time", "late timer", "transfer"])
+def test_a_pid_that_is_over(how: str) -> None:
+    world, client = setting(reconnect_timeout=1_000)
+    client.take()
+    client.leave()
+    match how:
+        case "time":
+            world.advance(1_000)
+        case "late timer":
+            world.now = Millis(world.now + 1_000)
+        case _:
+            Client(world).send("ai:reconnect", {"previousClientId": client.id})
+    again = back(world, client)
+    assert again.sid != client.sid
+
+
+def test_events_that_name_no_stream_come_again_too_and_a_hole_is_said() -> None:
+    world, client = setting(log_bytes=100)
+    model = client.stream()
+    client.take()
+    before = client.offset
+    client.send("ai:heartbeat")
+    model.say(*["0123456789"] * 20)
+    client.take()
+    client.leave()
+    names = [event.name for event in back(world, client, before).take()]
+    assert names[:2] == ["ai:heartbeat:ack", "ai:error"]
+    assert set(names[2:]) == {"ai:token"}
+
+
+@pytest.mark.parametrize(
+    ("recovery", "agent", "auth", "offered"),
+    [
+        ("auto", "", {}, True),
+        ("auto", "Mozilla/5.0", {}, True),
+        ("auto", "Python/3.11 aiohttp/3.9", {}, False),
+        ("auto", "python-requests/2.3", {}, False),
+        ("on", "python-requests/2.3", {}, True),
+        ("on", "", {"recovery": False}, False),
+        ("auto", "", {"recovery": True}, True),
+        ("off", "", {}, False),
+    ],
+)
+def test_to_whom_it_is_offered(
+    recovery: str, agent: str, auth: dict[str, object], offered: bool
+) -> None:
+    world = new_world(recovery=recovery)
+    wire = world.connect()
+    wire.upgrade("/socket.io/?EIO=4&transport=websocket", {"User-Agent": agent})
+    wire.send_text("40/ai," + msgspec.json.encode(auth).decode())
+    _, reply, hello = wire.texts()
+    assert ('"pid"' in reply) is offered
+    assert (len(msgspec.json.decode(hello[6:])) == 3) is offered
+
+
+def test_a_client_that_cannot_come_back_by_itself_is_not_told_what_it_misses() -> None:
+    world = new_world(recovery="off")
+    client = Client(world)
+    model = client.stream(think=True)
+    client.leave()
+    model.say("a")
+    again = back(world, client)
+    assert again.hello["recovered"] is False

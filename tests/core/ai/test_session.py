@@ -12,6 +12,7 @@ from tokenwire.ai.routing import DIRECT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.config import Config
+from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis, StreamId
 
@@ -22,6 +23,7 @@ class Lead(Socket):
     """A socket that leads nowhere."""
 
     def __init__(self) -> None:
+        self.id, self.pid_key = "id", b""
         self.head = b"2/ai,"
         self.room = True
         self.woken = 0
@@ -51,16 +53,16 @@ class Told:
 
 
 class Rig:
-    def __init__(self) -> None:
+    def __init__(self, control: Journal | None = None) -> None:
         self.socket, self.service = Lead(), Told()
-        self.session = AiSession("public", self.socket, self.service)
+        self.session = AiSession("public", self.socket, self.service, control)
 
     def stream(self, name: str, *tokens: str) -> Stream:
         """Add a stream whose client has its start."""
         number = StreamId(len(self.session.streams) + 1)
         stream = Stream(number, name, "e", StreamRequest("p", "m"), DIRECT, Config(), NOW)
         stream.pull([], b"", 1)
-        self.session.streams[name] = stream
+        self.session.adopt(stream)
         self.add(stream, *tokens)
         return stream
 
@@ -151,7 +153,7 @@ def test_bytes_are_those_of_all_streams() -> None:
     a = rig.stream("a", "1", "22")
     b = rig.stream("b", "333")
     assert rig.session.unsent_bytes() == 6
-    assert rig.session.bytes_held() == a.log.size + b.log.size
+    assert rig.session.bytes_held() == a.bytes_held() + b.bytes_held()
     rig.pull(1)
     assert rig.session.unsent_bytes() == 5
 
@@ -207,3 +209,92 @@ def test_an_event_of_the_sessions_own_goes_to_its_connection_or_to_nobody() -> N
     rig.session.socket = None
     rig.session.send(events.Done("a", 1, 2), NOW)
     assert rig.socket.sent == [b'["ai:done",{"streamId":"a","totalTokens":1,"duration":2}]']
+
+
+# -- connection state recovery ---------------------------------------------------------------------
+
+HELLO = events.StreamCancelled("hello")  # any event will do
+
+
+def offset_in(body: bytes) -> str:
+    return body.rpartition(b',"')[2].removesuffix(b'"]').decode()
+
+
+def ended(rig: Rig, name: str, *tokens: str) -> Stream:
+    stream = rig.stream(name, *tokens)
+    stream.move(Input.DONE)
+    stream.end(events.Done(name, len(tokens), 0))
+    rig.session.take_turn(stream)
+    return stream
+
+
+def test_each_event_says_what_has_been_handed_over() -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    rig.stream("a", "1", "2")
+    ended(rig, "b", "1")
+    rig.session.send(HELLO, NOW, keep=False)
+    out: list[bytes] = []
+    rig.session.pull_events(out, 10_000, NOW)
+    assert [offset_in(body) for body in [*rig.socket.sent, *out]] == [
+        "n.1.0",
+        "n.1.2.1.0.1.2.0.1",
+        "n.1.2.1.1.1.2.0.1",
+        "n.1.2.1.2.1.2.0.1",
+        "n.1.2.1.2.1.2.1.1",
+        "n.1.2.1.2.1",  # the second is over
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offset", "known"),
+    [
+        ("n.1.2", True),
+        ("n.0.0", True),
+        ("other", True),
+        ("n.1.2.1.2.1", True),
+        ("n.1.2.9.9.9", True),  # a stream that is forgotten
+        ("n.2.2", False),
+        ("n.1.3", False),
+        ("n.1.2.1.3.1", False),
+        ("n.1.2.1.2.2", False),
+        ("n", False),
+    ],
+)
+def test_only_what_was_handed_over_is_known(offset: str, known: bool) -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    rig.stream("a", "1", "2")
+    rig.stream("b")
+    assert (rig.session.parse(offset) is not None) is known
+    assert Rig().session.parse(offset) is None
+
+
+def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    kept, gone = rig.stream("a", "1", "2"), rig.stream("b", "1", "2")
+    ended(rig, "c", "1")
+    rig.session.pull_events([], 10_000, NOW)
+    rig.session.send(HELLO, NOW)
+    gone.log.evict_before(3)
+    rig.session.socket = None
+    assert rig.session.is_heard()
+    rig.session.send(HELLO, NOW)
+    offset = rig.session.parse("n.1.3.1.1.1.2.0.1")
+    assert offset is not None
+    again = Lead()
+    assert rig.session.recover(offset, again, HELLO, NOW) == [gone]
+    assert [offset_in(body).split(".")[1] for body in again.sent] == ["1", "2", "3"]
+    rig.socket = again
+    assert rig.pull(10_000) == [("a", 2)]
+    assert kept.in_turn is False
+
+
+def test_a_stream_that_is_dropped_is_not_in_the_offsets() -> None:
+    rig = Rig(Journal("n", 10_000))
+    stream = rig.stream("a", "1")
+    rig.session.drop(stream)
+    rig.session.send(HELLO, NOW)
+    assert offset_in(rig.socket.sent[0]) == "n.1.1"
+    assert rig.session.streams == {}

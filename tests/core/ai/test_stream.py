@@ -451,3 +451,99 @@ def test_what_an_earlier_stream_has_not_told_goes_before_the_start() -> None:
     stream.precede(earlier.drain())
     assert not earlier.has_output()
     assert brief(pull(stream)) == ["a", "b", "ai:stream:complete", "ai:done", "ai:stream:start"]
+
+
+# -- connection state recovery ---------------------------------------------------------------------
+
+
+def thinking(text: str) -> events.Thinking:
+    return events.Thinking("s", text, "Tester", 0, events.TokenMetadata("m", thinking=True))
+
+
+def test_a_client_is_taken_back_to_any_numbers_that_it_had() -> None:
+    stream = new()
+    add(stream, "aa", "bb", "cc")
+    stream.say(thinking("hm"))
+    stream.move(Input.DONE)
+    stream.end(*ENDING)
+    whole = brief(pull(stream))
+    assert whole == ["ai:stream:start", "aa", "bb", "cc", "hm", "ai:stream:complete", "ai:done"]
+    assert stream.fully_handed()
+    for seq, lane_at, rest in ((0, 0, whole), (0, 1, ["aabbcc", *whole[4:]]), (3, 3, ["ai:done"])):
+        assert stream.knows(seq, lane_at)
+        assert stream.recover(seq, lane_at)
+        said = brief(pull(stream))
+        assert said in (rest, ["ai:stream:start", "aabbcc", *whole[4:]])
+    assert not stream.knows(4, 0)
+    assert not stream.knows(0, 5)
+
+
+def test_the_tail_stands_before_the_bracket_of_each_event() -> None:
+    stream = new()
+    add(stream, "a")
+    out: list[bytes] = []
+    stream.pull(out, b"", ALL, lambda: b',"%d.%d"' % (stream.next_seq - 1, stream.lane_at))
+    assert [message.rpartition(b",")[2] for message in out] == [b'"0.1"]', b'"1.1"]']
+
+
+def test_a_replay_that_was_asked_for_and_not_seen_is_begun_again() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    pull(stream)
+    stream.rewind(None)
+    pull(stream)
+    assert stream.recover(2, 1)
+    assert brief(pull(stream)) == ["ai:stream:start", "ab"]
+    assert stream.recover(1, 2)
+    assert brief(pull(stream)) == ["b"]
+
+
+def test_a_client_that_lacks_more_than_is_kept_gets_the_rest_and_no_start() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    pull(stream)
+    stream.log.evict_before(3)
+    assert not stream.recover(1, 1)
+    assert brief(pull(stream)) == ["c"]
+    stream.rewind(2)
+    pull(stream)
+    stream.log.evict_before(3)
+    assert not stream.recover(0, 1)
+    assert brief(pull(stream)) == ["c"]
+
+
+def test_a_pending_start_is_not_said_when_its_text_is_gone() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    pull(stream)
+    assert stream.rewind(None)
+    pull(stream)
+    stream.log.evict_before(2)
+    assert not stream.recover(3, 1)
+    assert brief(pull(stream)) == ["bc"]
+
+
+def test_so_much_of_what_stands_beside_the_tokens_is_kept() -> None:
+    stream = new(lane_bytes=500)
+    add(stream, "a")
+    for number in range(10):
+        stream.say(thinking(f"{number}" * 50))
+        pull(stream)
+    assert stream.lane_bytes <= 500 + 200
+    assert stream.bytes_held() == stream.log.size + stream.lane_bytes
+    assert stream.recover(1, 2)  # more is gone: the whole again, from a start
+    said = pull(stream)
+    assert said[0]["resumed"] is True
+    assert brief(said)[1] == "a"
+    assert stream.recover(1, stream.lane_end)
+    assert pull(stream) == []
+
+
+def test_a_cursor_goes_past_a_start_that_was_not_said_and_back_before_the_end() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    stream.end(*ENDING)
+    assert stream.rewind(1)
+    assert brief(pull(stream)) == ["b", "ai:stream:complete", "ai:done"]
+    assert stream.rewind(2)
+    assert brief(pull(stream)) == ["ai:stream:complete", "ai:done"]
