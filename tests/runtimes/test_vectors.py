@@ -63,7 +63,7 @@ def _sent(vector: Vector) -> int:
 
 def test_a_command_is_played_against_by_the_real_clock() -> None:
     # Nothing in these is due soon: a slow machine may be slow.
-    files = ["session/ai-malformed.json", "session/socketio-acks.json"]
+    files = ["stream/malformed.json", "session/socketio-acks.json"]
     report = replay_against([sys.executable, str(_SERVER)], files)
     assert not report.failures, "\n".join(["", *report.failures])
     assert len(report.played) == expected(files, movable_clock=False) > 0

@@ -20,6 +20,8 @@ from tokenwire.testing import vectors, wire_vectors
 SPEC = Path(__file__).parents[2] / "spec"
 VECTORS = SPEC / "vectors"
 MANIFEST = SPEC / "manifest.json"
+PLAYED = ("session/", "stream/")
+"""The folders of what a client, the model server and the clock do."""
 SCHEMAS = {
     SPEC / "schema" / "session-1.json": vectors.schema,
     SPEC / "schema" / "wire-1.json": wire_vectors.schema,
@@ -104,7 +106,7 @@ def build(retired: frozenset[str]) -> Manifest:
     sessions: list[Item] = []
     for name, items in files().items():
         ids = tuple(item.id for item in items)
-        if name.startswith("session/"):
+        if name.startswith(PLAYED):
             sessions += items
             entries[name] = Entry(len(items), ids, _counts(items))
         else:

@@ -22,7 +22,7 @@ from vectors import manifest
 from vectors.model_server import ModelServer
 from vectors.sockets import RealPace, SocketNet, socket_net
 
-FILES = sorted(name for name in manifest.committed().files if name.startswith("session/"))
+FILES = sorted(name for name in manifest.committed().files if name.startswith(manifest.PLAYED))
 Networks = Callable[[ServerOptions], AbstractContextManager[Net]]
 """Gives each vector its network: a server set up like this, and the way to it."""
 

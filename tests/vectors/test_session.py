@@ -16,7 +16,7 @@ from tokenwire.testing.vectors import Vector, load
 from tokenwire.testing.worldnet import WorldNet
 from vectors import manifest
 
-_FILES = sorted(name for name in manifest.committed().files if name.startswith("session/"))
+_FILES = sorted(name for name in manifest.committed().files if name.startswith(manifest.PLAYED))
 _LONG = bool(os.environ.get("TOKENWIRE_LONG"))
 _MANY_BYTES = 20_000
 _FEW = 5
