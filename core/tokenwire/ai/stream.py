@@ -171,6 +171,10 @@ class Stream:
     def _put(self, event: LaneEvent) -> None:
         self._lane.append(event)
         self.lane_bytes += event.size
+        self._trim_lane()
+
+    def _trim_lane(self) -> None:
+        """Let events go that the client was handed, the oldest first, if there are too many."""
         while self.lane_bytes > self.config.lane_bytes and self._lane_first < self.lane_at:
             self.lane_bytes -= self._lane.popleft().size
             self._lane_first += 1
@@ -262,8 +266,12 @@ class Stream:
         self.next_seq = min(max(seq, self.log.first_seq), self.log.last_seq + 1)
 
     def knows(self, seq: int, lane_at: int) -> bool:
-        """Return True if a client can have been handed so much."""
-        return seq <= self.log.last_seq and lane_at <= self.lane_end
+        """Return True if a client can have been handed so much.
+
+        A cancel cuts the log where the client was going on, which may be before what it has.
+        """
+        known = seq <= self.log.last_seq or self.state is State.CANCELLED
+        return known and lane_at <= self.lane_end
 
     def recover(self, seq: int, lane_at: int) -> bool:
         """Take the client back to what it has: the last token, and so many events of the lane.
@@ -286,6 +294,11 @@ class Stream:
             self.lane_at += 1  # no start: its text must not be emptied
         self._go_to(seq + 1)
         return whole
+
+    def recover_all(self) -> None:
+        """The client has all of it, whatever it has asked for again since."""
+        self.next_seq = self.log.last_seq + 1
+        self.lane_at = self.lane_end
 
     # -- what the client is handed -----------------------------------------------------------------
 
@@ -331,6 +344,7 @@ class Stream:
                 event = self._lane[self.lane_at - self._lane_first]
             if event is not None and event.after < self.next_seq:
                 self.lane_at += 1
+                self._trim_lane()
                 if event.rewinds:
                     self.next_seq = 1
                 body = self._body(event.event)

@@ -926,6 +926,18 @@ def test_a_slow_reader_pauses_the_model_above_the_outboxes_bytes(what: str) -> N
     assert text(client.take()) == "x" * 1_200
 
 
+def test_the_model_goes_on_when_its_thinking_was_read() -> None:
+    world, client = setting(log_bytes=1_000, lane_bytes=500)
+    model = client.stream(think=True)
+    client.take()
+    client.leave()
+    model.send(line(message={"content": "", "thinking": "x" * 400}, done=False) * 4)
+    assert paused(model)
+    again = back(world, client)
+    assert not paused(model)
+    assert len(again.take()) == 4
+
+
 def test_the_model_goes_on_at_the_low_water_mark() -> None:
     _, client = setting(backpressure_threshold=20, replay_bytes=1)  # nothing is merged
     model = client.stream()

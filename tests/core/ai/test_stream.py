@@ -523,6 +523,20 @@ def test_a_pending_start_is_not_said_when_its_text_is_gone() -> None:
     assert brief(pull(stream)) == ["bc"]
 
 
+def test_a_client_may_have_more_than_a_cancel_leaves() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    pull(stream)
+    stream.rewind(1)
+    stream.move(Input.CANCEL)
+    stream.end(events.StreamCancelled("s"), discard=True)
+    assert stream.log.last_seq == 1
+    assert stream.knows(3, 1)
+    assert not stream.knows(3, 9)
+    assert stream.recover(3, 1)
+    assert brief(pull(stream)) == ["ai:stream:cancelled"]
+
+
 def test_so_much_of_what_stands_beside_the_tokens_is_kept() -> None:
     stream = new(lane_bytes=500)
     add(stream, "a")
@@ -537,6 +551,15 @@ def test_so_much_of_what_stands_beside_the_tokens_is_kept() -> None:
     assert brief(said)[1] == "a"
     assert stream.recover(1, stream.lane_end)
     assert pull(stream) == []
+
+
+def test_what_stands_beside_the_tokens_goes_when_it_is_handed_over() -> None:
+    stream = new(lane_bytes=500)
+    for number in range(10):
+        stream.say(thinking(f"{number}" * 50))
+    assert stream.lane_bytes > 1_000  # nothing of it was handed over
+    pull(stream)
+    assert stream.lane_bytes <= 500
 
 
 def test_a_cursor_goes_past_a_start_that_was_not_said_and_back_before_the_end() -> None:
