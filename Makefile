@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/simulation
 SOCKET_TESTS := tests/runtimes tests/cli
 CLIENT_TESTS := tests/interop tests/compat
 
@@ -18,6 +18,9 @@ SEED := 1
 JOBS := 1
 TARGET := wire.json
 RUNS := 100000
+
+# Of `make simulate`: so many seeds from SEED on.
+SEEDS := 2000
 
 .DEFAULT_GOAL := help
 
@@ -69,6 +72,10 @@ conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of s
 fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
 	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
 		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
+
+.PHONY: simulate
+simulate: $(VENV)/.test ## Play SEEDS runs of clients, models and faults from SEED on (one: its trace).
+	@cd tests && exec ../$(BIN)/python -m simulation.run --seeds $(SEEDS) --first $(SEED)
 
 .PHONY: atheris
 atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).
