@@ -45,7 +45,7 @@ SETTLED = 200_000
 """Longer than every span of the configurations below, in ms."""
 
 MOST_ENTRIES = 10_000
-MOST_BYTES = 500_000
+MOST_BYTES = 6_000_000
 """What a server may hold with all attackers there: ten times the most of many cases."""
 
 _BASE = Config(
