@@ -10,6 +10,8 @@ import msgspec
 
 from tokenwire.errors import LocalProtocolError
 
+_SESSION_BYTES = 8 * 1024  # what a session takes beside what is named here
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The core's configuration. The defaults are the seed's where it names one.
@@ -27,11 +29,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_threshold: int = 100  # tokens; the seed's
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
     outbox_bytes: int = 256 * 1024  # text not yet handed over, per client; Centrifugo: 1 MiB
+    outbox_burst_bytes: int = 4 * 1024 * 1024  # before the transport was asked to take it
     log_bytes: int = 1024 * 1024  # per stream: text and boundaries
     lane_bytes: int = 64 * 1024  # per stream: its events beside the tokens, thinking above all
     unconfirmed_bytes: int = 256 * 1024  # of text handed over, maybe not arrived: not evicted
     control_bytes: int = 64 * 1024  # per session: its events that name no stream
     recovery: Literal["auto", "on", "off"] = "auto"  # on /ai; auto: not for python-socketio
+    memory_bytes: int = 512 * 1024 * 1024  # for the streams of all clients; Centrifugo: none
     ended_streams_kept: int = 16  # per client, within the grace period
     replay_bytes: int = 16 * 1024  # the largest piece of a replay
     default_model: str = "codellama"  # the seed's
@@ -89,6 +93,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cors_credentials: bool = True  # the seed's
 
     trace: bool = False  # True: a Notice for each packet, secrets and prompts masked
+
+    def memory_bound(self) -> int:
+        """Return the most bytes that clients can make a server hold: all limits together.
+
+        A socket that has no session can hold one request more, of `header_bytes` and `max_payload`:
+        how many sockets there are is for the runtime's host to limit.
+        """
+        session = (
+            _SESSION_BYTES
+            + max(self.outbox_bytes, self.outbox_burst_bytes)
+            + self.poll_bytes
+            + self.header_bytes
+            + self.max_payload
+            + self.read_ahead_bytes
+        )
+        journals = 0
+        if self.recovery_timeout is not None:
+            journals = self.recovery_bytes * (
+                self.max_lost_sockets + self.max_sessions * self.max_namespaces
+            )
+        ai_session = _SESSION_BYTES + self.control_bytes
+        return (
+            self.memory_bytes
+            + self.upstream_line_bytes  # what one read may bring before the models are paused
+            + self.max_sessions * (session + 2 * ai_session)  # with those whose client is away
+            + journals
+        )
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

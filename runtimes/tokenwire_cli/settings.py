@@ -203,6 +203,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="backpressure_threshold",
         ),
     ] = 100
+    memory_limit: Annotated[
+        int,
+        Meta(ge=1024 * 1024, le=2**40),
+        About(
+            help="what the streams of all clients may take; above 80 % of it no new one starts",
+            unit="bytes",
+            config="memory_bytes",
+        ),
+    ] = 512 * 1024 * 1024
     heartbeat_interval: Annotated[
         int,
         Meta(ge=100, le=3_600_000),  # less would be a flood, more outlasts every proxy

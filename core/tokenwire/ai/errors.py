@@ -44,6 +44,7 @@ class Code(enum.Enum):
         False,
     )
     RESUME_GAP = ("resume_gap", "A part of the text is not kept any more.", False)
+    NODE_OVERLOADED = ("node_overloaded", "The server has no room for more streams now.", True)
     SERVER_SHUTTING_DOWN = ("server_shutting_down", "The server is shutting down.", True)
 
     def __init__(self, text: str, sentence: str, retryable: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from tokenwire.ai import events, messages, ollama, routing
 from tokenwire.ai.capability import Capabilities
 from tokenwire.ai.errors import Code, Refusal
+from tokenwire.ai.memory import EVICT, REFUSE, Memory
 from tokenwire.ai.messages import Cursor, StreamRequest
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters, Stats
@@ -44,6 +45,7 @@ class AiService:
         self._ids = id_source
         self._capabilities = Capabilities(id_source)
         self._counters = Counters()
+        self._memory = Memory(config.memory_bytes)
         self.upstreams = Upstreams(config, outputs, timers, self)
         self._by_socket: dict[str, AiSession] = {}
         self._by_pid: dict[bytes, AiSession] = {}
@@ -53,6 +55,11 @@ class AiService:
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
         self._shutdown_at: Millis | None = None
+        # So long an ended stream is kept after its client was handed the last of it: a connection
+        # that is dead may only be known to be after a heartbeat, and then its client may come back.
+        self._ended_span = (
+            config.heartbeat_interval + config.heartbeat_timeout + config.reconnect_timeout
+        )
         self._handlers: dict[str, Callable[[AiSession, list[object], Millis], Answer]] = {
             "ai:stream": self._on_stream,
             "ai:cancel": self._on_cancel,
@@ -174,6 +181,7 @@ class AiService:
         session = self._by_socket[socket.id]
         if session.socket is socket:  # else it was fenced: the session has moved on
             self._lose(session, socket, now)
+            self._evict(now)
         else:
             del self._by_socket[socket.id]
 
@@ -225,13 +233,15 @@ class AiService:
                 details=f"limit: {limit}",
             )
         self._check_unread(session)
+        if self._memory.is_above(REFUSE):
+            raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)
         unread: list[bytes] = []
         if stream is not None:  # what its client was not told yet goes before the new start
             unread = stream.drain()
-            self._forget_stream(session, stream)
-        self._bound_ended(session)
+            self._forget_stream(session, stream, now)
+        self._bound_ended(session, now)
         stream = self._start(session, name, request, route, now)
         stream.precede(unread)
         return {"streamId": name, "epoch": stream.epoch}
@@ -278,6 +288,7 @@ class AiService:
         stream = Stream(stream_id, name, epoch, request, route, self._config, now)
         self._streams[stream_id] = (session, stream)
         session.adopt(stream)
+        self._count(stream, now)
         self._counters.streams += 1
         self._timers.set(Timer.STREAM, stream_id, now + self._config.stream_timeout)
         session.take_turn(stream)
@@ -330,7 +341,12 @@ class AiService:
         session.take_turn(stream)
         if not session.writable():
             stream.waiting_until = log.last_seq
-        self._relieve(session, stream, now)
+        self._grew(session, stream, now)
+
+    def upstream_held(self, stream_id: StreamId, size: int, now: Millis) -> None:
+        session, stream = self._streams[stream_id]
+        stream.line_bytes = size
+        self._grew(session, stream, now)
 
     @staticmethod
     def _think(stream: Stream, text: str) -> None:
@@ -405,13 +421,15 @@ class AiService:
         stream.ended_at = now
         self._unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
-        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._config.reconnect_timeout)
+        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._ended_span)
         self._counters.ended += 1
         self._counters.ended_ms += now - stream.accepted_at
+        stream.line_bytes = 0
         stream.end(*ending, discard=discard)
+        self._count(stream, now)
         session.take_turn(stream)
 
-    def _bound_ended(self, session: AiSession) -> None:
+    def _bound_ended(self, session: AiSession, now: Millis) -> None:
         """Keep only so many ended streams of one client: a busy one must not fill the memory."""
         ended = [
             stream
@@ -419,13 +437,25 @@ class AiService:
             if not stream.running and not stream.has_output()
         ]
         for stream in ended[: max(0, len(ended) - self._config.ended_streams_kept)]:
-            self._forget_stream(session, stream)
+            self._forget_stream(session, stream, now)
 
-    def _forget_stream(self, session: AiSession, stream: Stream) -> None:
+    def _forget_ended(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """Forget an ended stream, unless its client may still need it."""
+        if stream.has_output() or session.socket is None:  # however slowly it reads; or it is away
+            until = now + self._ended_span
+        else:
+            until = stream.handed_at + self._ended_span
+        if until > now:
+            self._timers.set(Timer.STREAM_FORGET, stream.id, until)
+        else:
+            self._forget_stream(session, stream, now)
+
+    def _forget_stream(self, session: AiSession, stream: Stream, now: Millis) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
         session.drop(stream)
         self._counters.merged_events += stream.merged_events
         del self._streams[stream.id]
+        self._hold(-stream.counted_bytes, now)
 
     # -- pressure ----------------------------------------------------------------------------------
 
@@ -438,7 +468,7 @@ class AiService:
             session.waiting() > config.backpressure_threshold
             or session.unsent_bytes() > config.outbox_bytes
         )
-        full = self._is_full(stream)
+        full = self._is_full(stream, now)
         if not behind and not full:
             return
         if stream.name not in session.paused:
@@ -449,14 +479,21 @@ class AiService:
         if behind and not told:
             self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
 
-    def _is_full(self, stream: Stream) -> bool:
-        """Return True if the stream's log is full of text that its client does not have."""
-        limit, log = self._config.log_bytes, stream.log
+    def _is_full(self, stream: Stream, now: Millis) -> bool:
+        """Return True if no more of the stream can be held: its client must read first.
+
+        What was handed over makes room, but for the last of it, which may not have arrived.
+        """
+        config, log, memory = self._config, stream.log, self._memory
+        limit = config.log_bytes
+        if memory.is_starved():
+            limit = min(limit, memory.share(len(self._streams)))
         if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
-            unconfirmed = min(self._config.unconfirmed_bytes, limit // 4)
-            confirmed = log.seq_before(stream.next_seq, unconfirmed)
-            log.evict_to(limit - limit // 8, before=confirmed)
-        return log.size > limit or stream.lane_bytes > limit
+            unconfirmed = min(config.unconfirmed_bytes, limit // 4)
+            log.evict_to(limit - limit // 8, before=log.seq_before(stream.next_seq, unconfirmed))
+            self._count(stream, now)
+        too_large = log.size > config.log_bytes or stream.lane_bytes > config.log_bytes
+        return too_large or memory.is_starved()
 
     def refused(self, session: AiSession, now: Millis) -> None:
         """The client's socket takes no more: what it was not handed waits."""
@@ -476,7 +513,7 @@ class AiService:
     def _reconsider(self, session: AiSession, now: Millis) -> None:
         """The reader is not behind (any more): read on, unless a log is full."""
         for stream in list(session.paused.values()):
-            if not self._is_full(stream):
+            if not self._is_full(stream, now):
                 self._unpause(session, stream, now)
         self._end_episode(session)
 
@@ -510,6 +547,44 @@ class AiService:
                 )
             )
             session.take_turn(stream)
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def _grew(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """The model has sent something: nobody may hold too much, nor all together."""
+        self._count(stream, now)
+        self._evict(now)
+        if self._memory.is_starved():
+            for owner, other in list(self._streams.values()):
+                self._relieve(owner, other, now)
+        else:
+            self._relieve(session, stream, now)
+
+    def _evict(self, now: Millis) -> None:
+        """If memory is short, forget sessions whose clients are away, the longest absent first."""
+        if not self._memory.is_above(EVICT):
+            return
+        for session in list(self._absent.values()):
+            if not self._memory.is_above(EVICT):
+                return
+            if session.streams:
+                self._counters.evictions += 1
+                self._outputs.put(Notice("warning", "session_evicted"))
+                self._forget_session(session, now)
+
+    def _count(self, stream: Stream, now: Millis) -> None:
+        """Count what the stream holds now."""
+        before, stream.counted_bytes = stream.counted_bytes, stream.bytes_held()
+        self._hold(stream.counted_bytes - before, now)
+
+    def _hold(self, size: int, now: Millis) -> None:
+        """So much more is held, or less: then models that are paused for want of room go on."""
+        starved = self._memory.is_starved()
+        self._memory.add(size)
+        if starved and not self._memory.is_starved():
+            for session in list(self._by_public.values()):
+                if session.paused:
+                    self.drained(session, now)
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -624,7 +699,7 @@ class AiService:
                 owner = previous if loser is stream else session
                 if loser.running:
                     self._cancel(owner, loser, now)
-                self._forget_stream(owner, loser)
+                self._forget_stream(owner, loser, now)
                 if loser is stream:
                     continue
             moved.append(name)
@@ -664,7 +739,7 @@ class AiService:
         for stream in list(session.streams.values()):
             if stream.running:
                 self._cancel(session, stream, now)
-            self._forget_stream(session, stream)
+            self._forget_stream(session, stream, now)
         del self._by_public[session.public]
         self._by_pid.pop(session.pid_key, None)
 
@@ -714,11 +789,7 @@ class AiService:
                 limit = f"limit: {self._config.stream_timeout} ms"
                 self._fail(session, stream, Code.STREAM_TIMEOUT, limit, now)
             case Timer.STREAM_FORGET:
-                session, stream = self._streams[StreamId(int(key))]
-                if stream.has_output():  # a slow reader gets all of it, however long that takes
-                    self._timers.set(timer, key, now + self._config.reconnect_timeout)
-                else:
-                    self._forget_stream(session, stream)
+                self._forget_ended(*self._streams[StreamId(int(key))], now)
             case Timer.SESSION_FORGET:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:
@@ -750,5 +821,7 @@ class AiService:
             resumes=counters.resumes,
             cancels=counters.cancels,
             errors=dict(counters.errors),
-            bytes_held=sum(session.bytes_held() for session in sessions),
+            bytes_held=self._memory.held + sum(session.bytes_held() for session in sessions),
+            memory_bound=self._config.memory_bound(),
+            evictions=counters.evictions,
         )

@@ -103,7 +103,8 @@ class AiSession:
         return sum(stream.unsent_bytes() for stream in self._turns)
 
     def bytes_held(self) -> int:
-        return sum(stream.bytes_held() for stream in self.streams.values())
+        """Return the size of what is kept of the events that name no stream."""
+        return 0 if self._control is None else self._control.size
 
     def adopt(self, stream: Stream) -> None:
         """The stream is one of this session's from now on."""
@@ -178,6 +179,10 @@ class AiSession:
             return None
         if self._control.after(offset.control) is None:
             return None
+        kept = {stream.number for stream in self.streams.values()}
+        unseen = sum(number > offset.streams for number in kept)
+        if unseen < self._last_number - offset.streams or not offset.positions.keys() <= kept:
+            return None  # a stream that it has not seen to its end is not kept any more
         for stream in self.streams.values():
             position = offset.positions.get(stream.number)
             if position is not None and not stream.knows(*position):
@@ -223,6 +228,7 @@ class AiSession:
                 turns.popleft()
                 stream.in_turn = False
                 if not stream.running:
+                    stream.handed_at = now
                     self._unfinished.pop(stream.number, None)
         if self.paused:
             self._service.drained(self, now)

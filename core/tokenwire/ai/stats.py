@@ -19,6 +19,8 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
     cancels: int
     errors: dict[str, int]
     bytes_held: int
+    memory_bound: int
+    evictions: int
 
 
 class Counters(msgspec.Struct):
@@ -33,6 +35,7 @@ class Counters(msgspec.Struct):
     paused_ms: int = 0
     resumes: int = 0
     cancels: int = 0
+    evictions: int = 0
     errors: dict[str, int] = msgspec.field(default_factory=dict)
 
     def error(self, code: str) -> None:

@@ -53,6 +53,10 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 RUNNING = (State.WAITING, State.STREAMING)
 
+STREAM_BYTES = 4 * 1024
+"""What a stream takes beside its text and its request: measured, and rounded up."""
+_LANE_EVENT_BYTES = 128
+
 
 class LaneEvent(NamedTuple):
     after: int
@@ -74,6 +78,7 @@ class Stream:
 
     __slots__ = (
         "_ending",
+        "_fixed_bytes",
         "_lane",
         "_lane_first",
         "_plain_metadata",
@@ -82,13 +87,16 @@ class Stream:
         "_tool_call_room",
         "accepted_at",
         "config",
+        "counted_bytes",
         "ended_at",
         "epoch",
         "first_token_at",
+        "handed_at",
         "id",
         "in_turn",
         "lane_at",
         "lane_bytes",
+        "line_bytes",
         "log",
         "merged_events",
         "name",
@@ -148,6 +156,13 @@ class Stream:
         self._lane_first = 0
         """How many events were before the first that is kept."""
         self.lane_bytes = 0
+        self.handed_at = now
+        """When the client was handed the last of it, once it has ended."""
+        self.line_bytes = 0
+        """What is held of a line of the model's that is not whole yet."""
+        self.counted_bytes = 0
+        """What was counted of it as held."""
+        self._fixed_bytes = STREAM_BYTES + request.size()
         self._ending: tuple[events.Event, ...] = ()
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
@@ -306,7 +321,11 @@ class Stream:
         return self.log.bytes_from(self.next_seq) + sum(event.size for event in pending)
 
     def bytes_held(self) -> int:
-        return self.log.size + self.lane_bytes
+        """Return what the stream takes: its log, its lane, its request, itself."""
+        log = self.log.size
+        calls = self.config.tool_call_bytes - self._tool_call_room
+        lane = self.lane_bytes + _LANE_EVENT_BYTES * len(self._lane)
+        return log + log // 8 + lane + calls + self.line_bytes + self._fixed_bytes
 
     def pull(
         self, out: list[bytes], head: bytes, budget: int, tail: Callable[[], bytes] | None = None

@@ -58,7 +58,9 @@ class PlainServer:
         self._sessions: dict[str, PlainSession] = {}
 
     def _open(self, session: EngineSession, now: Millis) -> PlainSession:
-        plain = PlainSession(session, self, Outbox(self._config.outbox_bytes))
+        plain = PlainSession(
+            session, self, Outbox(self._config.outbox_bytes, self._config.outbox_burst_bytes)
+        )
         self._sessions[session.sid] = plain
         self.outputs.put(SessionOpened(session.sid))
         return plain

@@ -65,7 +65,7 @@ class Client:
         self._hub = hub
         self._joining: dict[str, tuple[Socket, object]] = {}
         """Namespaces that have not answered the client's CONNECT: the socket-to-be, its payload."""
-        self._outbox = Outbox(hub.config.outbox_bytes)
+        self._outbox = Outbox(hub.config.outbox_bytes, hub.config.outbox_burst_bytes)
         self._reader = PacketReader(hub.limits, hub.config.max_payload)
         self._taken_out: dict[str, None] = {}
         """Namespaces that the server has disconnected: the client may not know yet."""
@@ -82,6 +82,10 @@ class Client:
     def abort(self, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
         self._hub.abort_client(self, reason, now)
+
+    def bytes_held(self) -> int:
+        """Return the size of the events that wait."""
+        return self._outbox.size
 
     def has_output(self) -> bool:
         if self._outbox:

@@ -48,6 +48,11 @@ class ProgramNamespace:
         self._away: dict[Socket, None] = {}
         """Those that may come back, the first one lost first."""
 
+    def bytes_held(self) -> int:
+        """Return the size of what is kept for sockets that may return."""
+        journals = (socket.journal for socket in self._sockets.values())
+        return sum(journal.size for journal in journals if journal is not None)
+
     # -- what clients do (socket.Namespace) --------------------------------------------------------
 
     def connect(self, socket: Socket, auth: object, now: Millis) -> Later | None:

@@ -53,6 +53,12 @@ class SocketServer:
         """Return True if a client was not handed everything yet."""
         return any(client.has_output() for client in self._clients.values())
 
+    def bytes_held(self) -> int:
+        """Return the size of what waits for clients, and is kept for those who may return."""
+        return self.program.bytes_held() + sum(
+            client.bytes_held() for client in self._clients.values()
+        )
+
     def handle_timer(self, timer: Timer, key: str, now: Millis) -> None:
         """Do what is due: one of TIMERS."""
         match timer:

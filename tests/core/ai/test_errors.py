@@ -39,6 +39,7 @@ def test_only_what_can_pass_by_itself_is_retryable() -> None:
         "first_token_timeout",
         "idle_timeout",
         "stream_timeout",
+        "node_overloaded",
         "server_shutting_down",
     ]
 

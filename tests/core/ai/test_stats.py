@@ -8,7 +8,7 @@ from tokenwire.ai.stats import Counters, Stats
 
 
 def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
-    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, {"internal": 12}, 13)
+    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, {"internal": 12}, 13, 14, 15)
     assert msgspec.to_builtins(stats) == {
         "totalStreams": 1,
         "totalTokensStreamed": 2,
@@ -23,6 +23,8 @@ def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
         "cancels": 11,
         "errors": {"internal": 12},
         "bytesHeld": 13,
+        "memoryBound": 14,
+        "evictions": 15,
     }
 
 

@@ -1,6 +1,7 @@
 """The program's namespaces: what happens in them, who comes back, who hears what."""
 
 import pytest
+from core.ai.client import new_world
 from core.clients import join, open_websocket, plain_world, sid_in_reply
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import (
@@ -266,3 +267,18 @@ def test_the_program_takes_sockets_out() -> None:
     world.pump()
     assert [len(wire.frames()) for wire in wires] == [1, 2]
     assert world.server.members("/") == ()
+
+
+def test_what_is_kept_for_who_may_return_is_held() -> None:
+    world = new_world(recovery_timeout=1_000)
+    wire = open_websocket(world)
+    socket = join(wire, "/")
+    empty = world.server.stats().bytes_held
+    world.server.emit(socket, "news", ["x" * 1_000], world.now)
+    waiting = world.server.stats().bytes_held
+    assert waiting - empty > 2_000  # in the outbox, and in the journal
+    world.pump()
+    assert empty + 1_000 < world.server.stats().bytes_held < waiting
+    wire.drop()
+    world.advance(1_000)
+    assert world.server.stats().bytes_held == empty == 0
