@@ -9,7 +9,7 @@ NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
 PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
-SOCKET_TESTS := tests/runtimes tests/cli
+SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
 # Of `make fuzz` and `make atheris`.
@@ -60,6 +60,10 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 .PHONY: test-long
 test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
 	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
+
+.PHONY: load
+load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
+	cd tests && ../$(BIN)/python -m load.run $(ARGS)
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
