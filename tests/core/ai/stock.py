@@ -194,13 +194,15 @@ class Stock:
         """
         self.reconnect = reconnect
         self.said: list[Said] = []
+        self.shown: dict[str, Shown] = {}
+        """What the program shows of each stream."""
         self.recovered = False
         self.client_id: str | None = None
         self.connected = False
         self._open_link = open_link
         self._recovery = recovery
-        self._pid: str | None = None
-        self._offset: str | None = None
+        self.pid: str | None = None
+        self.offset: str | None = None
         self._buffer: list[list[object]] = []
         self._unsent: list[str] = []
         self.open()
@@ -210,9 +212,9 @@ class Stock:
         self.connected = False
         self.link = self._open_link()
         auth: Fields = {}
-        if self._pid is not None:
-            auth = {"pid": self._pid, "offset": self._offset}
-            if self._offset is None:
+        if self.pid is not None:
+            auth = {"pid": self.pid, "offset": self.offset}
+            if self.offset is None:
                 del auth["offset"]  # JavaScript leaves out what is undefined
         if not self._recovery:
             auth["recovery"] = False
@@ -236,8 +238,8 @@ class Stock:
         if text.startswith("0/ai,"):
             reply = msgspec.json.decode(text[5:], type=dict[str, str])
             pid = reply.get("pid")
-            self.recovered = pid is not None and pid == self._pid
-            self._pid = pid
+            self.recovered = pid is not None and pid == self.pid
+            self.pid = pid
             self.connected = True
             for args in self._buffer:
                 self._emit(args)
@@ -257,34 +259,28 @@ class Stock:
         assert isinstance(name, str)
         assert isinstance(fields, dict)
         self._program(Said(name, fields))
-        if self._pid is not None and isinstance(args[-1], str):
-            self._offset = args[-1]
+        if self.pid is not None and isinstance(args[-1], str):
+            self.offset = args[-1]
 
     def _program(self, event: Said) -> None:
         self.said.append(event)
-        if event.name != "ai:connected":
-            return
-        previous, self.client_id = self.client_id, str(event["clientId"])
-        if previous is not None and self.reconnect is not None:
-            fields: Fields = {"previousClientId": previous}
-            if self.reconnect == "cursors":
-                fields["streams"] = {
-                    name: shown.seq for name, shown in self.shown().items() if shown.seq
-                }
-            self.emit("ai:reconnect", fields)
+        name = event.fields.get("streamId")
+        if isinstance(name, str):
+            self.shown.setdefault(name, Shown()).take(event)
+        elif event.name == "ai:reconnect:success" and self.reconnect == "cursors":
+            for resumed in msgspec.convert(event["streams"], list[dict[str, object]]):
+                shown = self.shown.setdefault(str(resumed["streamId"]), Shown())
+                shown.go_back(msgspec.convert(resumed["nextSeq"], int))
+        elif event.name == "ai:connected":
+            previous, self.client_id = self.client_id, str(event["clientId"])
+            if previous is not None and self.reconnect is not None:
+                self._take_over(previous)
 
-    def shown(self) -> dict[str, "Shown"]:
-        """Return what the program shows of each stream."""
-        streams: dict[str, Shown] = {}
-        for event in self.said:
-            name = event.fields.get("streamId")
-            if isinstance(name, str):
-                streams.setdefault(name, Shown()).take(event)
-            elif event.name == "ai:reconnect:success" and self.reconnect == "cursors":
-                for resumed in msgspec.convert(event["streams"], list[dict[str, object]]):
-                    shown = streams.setdefault(str(resumed["streamId"]), Shown())
-                    shown.go_back(msgspec.convert(resumed["nextSeq"], int))
-        return streams
+    def _take_over(self, previous: str) -> None:
+        fields: Fields = {"previousClientId": previous}
+        if self.reconnect == "cursors":
+            fields["streams"] = {name: shown.seq for name, shown in self.shown.items() if shown.seq}
+        self.emit("ai:reconnect", fields)
 
 
 class Shown:

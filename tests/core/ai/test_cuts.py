@@ -126,10 +126,10 @@ def play(
 
 def check(client: Stock, case: str) -> None:
     """The client shows what the models have said, and each end once."""
-    for stream, shown in client.shown().items():
+    for stream, shown in client.shown.items():
         assert shown.text == "".join(TEXTS[stream]), (stream, case)
         assert shown.ends == ["ai:stream:complete", "ai:done"], (stream, case)
-    assert set(client.shown()) == set(NAMES), case
+    assert set(client.shown) == set(NAMES), case
     assert not any(event.name == "ai:error" for event in client.said), case
 
 
