@@ -12,8 +12,10 @@ PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of `make fuzz` and `make atheris`.
+# Of `make fuzz`, `make attack` and `make atheris`.
 INPUTS := 5000000
+ATTEMPTS := 1000000
+RACES := 10000
 SEED := 1
 JOBS := 1
 TARGET := wire.json
@@ -58,8 +60,9 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 	$(BIN)/pytest -q tests/browser
 
 .PHONY: test-long
-test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
-	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
+test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every place (hours).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py \
+		tests/core/ai/test_cuts.py tests/runtimes/test_vectors.py
 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
@@ -73,6 +76,11 @@ conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of s
 fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
 	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
 		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
+
+.PHONY: attack
+attack: $(VENV)/.test ## Try to take over sessions of others (ATTEMPTS, RACES, SEED).
+	cd tests && ../$(BIN)/python -m properties.takeover --attempts $(ATTEMPTS) --races $(RACES) \
+		--seed $(SEED)
 
 .PHONY: atheris
 atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).
