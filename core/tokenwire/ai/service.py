@@ -12,6 +12,7 @@ from tokenwire.ai import events, messages, ollama, routing
 from tokenwire.ai.capability import Capabilities
 from tokenwire.ai.errors import Code, Refusal
 from tokenwire.ai.messages import Cursor, StreamRequest
+from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
@@ -45,6 +46,7 @@ class AiService:
         self._capabilities = Capabilities(id_source)
         self._counters = Counters()
         self.upstreams = Upstreams(config, outputs, timers, self)
+        self._pressure = Pressure(config, timers, self._counters, self.upstreams, self._is_full)
         self._by_socket: dict[str, AiSession] = {}
         self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
@@ -117,7 +119,7 @@ class AiService:
         control = None
         if socket.pid_key:
             control = Journal(new_name(self._ids), self._config.control_bytes)
-        session = AiSession(public, socket, self, control)
+        session = AiSession(public, socket, self._pressure, control)
         self._by_socket[socket.id] = session
         self._by_public[public] = session
         if socket.pid_key:
@@ -185,7 +187,7 @@ class AiService:
         if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
             self._forget_session(next(iter(self._absent.values())), now)
         self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
-        self._reconsider(session, now)  # while the client is away, its streams go on
+        self._pressure.reconsider(session, now)  # while the client is away, its streams go on
 
     def _refuse(
         self, session: AiSession, refusal: Refusal, stream_id: str | None, now: Millis
@@ -330,7 +332,7 @@ class AiService:
         session.take_turn(stream)
         if not session.writable():
             stream.waiting_until = log.last_seq
-        self._relieve(session, stream, now)
+        self._pressure.relieve(session, stream, now)
 
     @staticmethod
     def _think(stream: Stream, text: str) -> None:
@@ -340,7 +342,7 @@ class AiService:
         )
 
     def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
-        self._unpause(session, stream, now)  # so that this pause counts
+        self._pressure.unpause(session, stream, now)  # so that this pause counts
         first_token = stream.first_token_at
         tokens = stream.log.last_seq
         seconds = (now - first_token) / 1000 if first_token is not None else 0
@@ -403,7 +405,7 @@ class AiService:
         """The one place where a stream ends."""
         stream.move(how)
         stream.ended_at = now
-        self._unpause(session, stream, now)
+        self._pressure.unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
         self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._config.reconnect_timeout)
         self._counters.ended += 1
@@ -427,27 +429,7 @@ class AiService:
         self._counters.merged_events += stream.merged_events
         del self._streams[stream.id]
 
-    # -- pressure ----------------------------------------------------------------------------------
-
-    def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        """Pause the model if its reader is behind, or if its log is full."""
-        if not stream.running:
-            return
-        config = self._config
-        behind = session.socket is not None and (
-            session.waiting() > config.backpressure_threshold
-            or session.unsent_bytes() > config.outbox_bytes
-        )
-        full = self._is_full(stream)
-        if not behind and not full:
-            return
-        if stream.name not in session.paused:
-            self.upstreams.pause(stream.id, now)
-            session.paused[stream.name] = stream
-            stream.paused_at = now
-        told = session.pressed or self._timers.is_set(Timer.PRESSURE, session.public)
-        if behind and not told:
-            self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
+    # -- the log ----------------------------------------------------------------------------------
 
     def _is_full(self, stream: Stream) -> bool:
         """Return True if the stream's log is full of text that its client does not have."""
@@ -457,59 +439,6 @@ class AiService:
             confirmed = log.seq_before(stream.next_seq, unconfirmed)
             log.evict_to(limit - limit // 8, before=confirmed)
         return log.size > limit or stream.lane_bytes > limit
-
-    def refused(self, session: AiSession, now: Millis) -> None:
-        """The client's socket takes no more: what it was not handed waits."""
-        session.hold()
-        for stream in session.streams.values():
-            self._relieve(session, stream, now)
-
-    def drained(self, session: AiSession, now: Millis) -> None:
-        """The client has taken something: read on at the low-water mark, half of the high one."""
-        config = self._config
-        if (
-            session.waiting() <= config.backpressure_threshold // 2
-            and session.unsent_bytes() <= config.outbox_bytes // 2
-        ):
-            self._reconsider(session, now)
-
-    def _reconsider(self, session: AiSession, now: Millis) -> None:
-        """The reader is not behind (any more): read on, unless a log is full."""
-        for stream in list(session.paused.values()):
-            if not self._is_full(stream):
-                self._unpause(session, stream, now)
-        self._end_episode(session)
-
-    def _unpause(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        if session.paused.pop(stream.name, None) is None:
-            return
-        assert stream.paused_at is not None
-        stream.paused_ms += now - stream.paused_at
-        self._counters.paused_ms += now - stream.paused_at
-        stream.paused_at = None
-        self.upstreams.resume(stream.id, now)
-        if not session.paused:
-            self._end_episode(session)
-
-    def _end_episode(self, session: AiSession) -> None:
-        """Whoever is behind from now on is told again."""
-        session.pressed = False
-        self._timers.clear(Timer.PRESSURE, session.public)
-
-    def _tell_pressure(self, session: AiSession, now: Millis) -> None:
-        """The reader is still behind: it is told once, until it has caught up."""
-        session.pressed = True
-        self._counters.backpressure_events += 1
-        for stream in session.paused.values():
-            stream.say(
-                events.Backpressure(
-                    message="The connection is slower than the model: the model is paused.",
-                    queue_size=session.waiting(),
-                    stream_id=stream.name,
-                    policy="merge",
-                )
-            )
-            session.take_turn(stream)
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -724,7 +653,7 @@ class AiService:
             case Timer.TRANSFER:
                 self._confirm_transfer(self._by_public[str(key)])
             case Timer.PRESSURE:
-                self._tell_pressure(self._by_public[str(key)], now)
+                self._pressure.tell(self._by_public[str(key)], now)
             case Timer.SHUTDOWN:
                 return self._shutdown_step(now)
             case _:
