@@ -147,6 +147,15 @@ CASES = {
         ("0", '"7"', "100001"),
         "a whole number from 1 to 100000 (tokens)",
     ),
+    "slow_consumer_timeout": Case(
+        "--slow-consumer-timeout",
+        "5000",
+        "5000",
+        5000,
+        ("99", "86400001", "5s"),
+        ("99", '"5000"', "5000.0"),
+        "a whole number from 100 to 86400000",
+    ),
     "heartbeat_interval": Case(
         "--heartbeat-interval",
         "8000",
@@ -284,6 +293,7 @@ def test_the_defaults_are_the_contract() -> None:
         "reconnect_timeout": 30_000,
         "recovery": "auto",
         "backpressure_threshold": 100,
+        "slow_consumer_timeout": 20_000,
         "heartbeat_interval": 30_000,
         "ollama_base_url": "http://localhost:11434",
         "ollama_default_model": "codellama",

@@ -18,6 +18,7 @@ from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
+from tokenwire.engineio.session import SLOW_CONSUMER
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
@@ -175,6 +176,7 @@ class AiService:
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         session = self._by_socket[socket.id]
         if session.socket is socket:  # else it was fenced: the session has moved on
+            self._counters.detaches += reason == SLOW_CONSUMER
             self._lose(session, socket, now)
         else:
             del self._by_socket[socket.id]
@@ -676,6 +678,7 @@ class AiService:
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
             paused_ms=counters.paused_ms,
+            detaches=counters.detaches,
             resumes=counters.resumes,
             cancels=counters.cancels,
             errors=dict(counters.errors),

@@ -203,6 +203,7 @@ class AiOptions(
     idle_timeout: int = 60_000
     reconnect_timeout: int = 30_000
     backpressure_threshold: int = 100
+    slow_consumer_timeout: int = 20_000
     default_model: str = "codellama"
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""

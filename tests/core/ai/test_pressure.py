@@ -8,6 +8,7 @@ import pytest
 from core.ai.client import (
     ENDED,
     LAST_LINE,
+    NO_PINGS,
     Client,
     ages,
     all_named,
@@ -164,7 +165,7 @@ def test_an_episode_is_over_when_its_streams_are() -> None:
     client.block()
     model.say(*["x"] * 101)
     client.send("ai:cancel", {"streamId": "a"})
-    world.advance(10_000)
+    world.advance(9_000)
     assert world.server.stats().backpressure_events == 0  # nobody is paused any more
     model = client.stream("b")
     model.say(*["x"] * 101)
@@ -201,19 +202,41 @@ def test_a_stream_may_end_while_its_model_is_paused() -> None:
 
 
 def test_silence_in_a_pause_ends_no_stream() -> None:
-    world, client = setting(idle_timeout=1_000)
-    model = client.stream()
+    world, client = setting(
+        first_token_timeout=2_000, idle_timeout=1_000, slow_consumer_timeout=NO_PINGS
+    )
+    begun, silent = client.stream("a"), client.stream("b")
+    world.advance(900)
     client.block()
-    model.say(*["x"] * 101)
+    begun.say(*["x"] * 101)
+    assert (paused(begun), paused(silent)) == (True, True)  # all of its models
     world.advance(60_000)
     client.wire.unblock()
-    model.say("on")
-    model.done()
+    world.advance(999)
+    begun.say("on")
+    world.advance(100)
+    assert world.server.stats().errors == {}
+    world.advance(1)  # 2,000 without the pause
+    assert world.server.stats().errors == {"first_token_timeout": 1}
+    begun.done()
     assert client.names()[-1] == "ai:done"
 
 
+def test_the_whole_time_of_a_stream_goes_on_in_a_pause() -> None:
+    world, client = setting(stream_timeout=5_000)
+    model = client.stream()
+    client.block()
+    model.say(*["x"] * 101)
+    world.advance(5_000)
+    assert cancelled(model)
+    client.wire.unblock()
+    said = client.take()
+    assert text(said) == "x" * 101
+    assert (said[-1].name, said[-1]["code"]) == ("ai:stream:error", "stream_timeout")
+
+
 def test_a_slow_reader_gets_the_end_however_late_it_reads() -> None:
-    world, client = setting(reconnect_timeout=1_000)
+    world, client = setting(reconnect_timeout=1_000, slow_consumer_timeout=NO_PINGS)
     model = client.stream()
     client.block()
     model.say("a", "b")
@@ -239,3 +262,71 @@ def test_a_client_that_asks_and_does_not_read_is_dropped_and_may_come_back() -> 
     model.done()
     assert text(back.take()) == "a"
     at_rest(world)
+
+
+# -- detached --------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_takes_nothing_is_detached_and_may_come_back() -> None:
+    world, client = setting(slow_consumer_timeout=5_000, reconnect_timeout=8_000)
+    model = client.stream()
+    client.block()
+    model.say(*["x"] * 101)
+    world.advance(4_999)
+    assert client.wire.open
+    world.advance(1)
+    assert client.wire.aborted
+    stats = world.server.stats()
+    assert (stats.detaches, stats.total_sessions, stats.total_active_streams) == (1, 0, 1)
+    assert not paused(model)  # it goes on as for any client that is away
+    model.say("more")
+    world.advance(7_999)
+    back = Client(world)
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    model.done()
+    said = back.take()
+    assert text(said) == "x" * 101 + "more"
+    assert said[-1].name == "ai:done"
+    at_rest(world)
+
+
+def test_the_streams_of_a_detached_reader_are_cancelled_when_its_time_is_over() -> None:
+    world, client = setting(slow_consumer_timeout=5_000, reconnect_timeout=8_000)
+    model = client.stream()
+    client.block()
+    model.say("x")
+    world.advance(5_000 + 7_999)
+    assert not cancelled(model)
+    world.advance(1)
+    assert cancelled(model)
+    at_rest(world)
+
+
+def test_a_detached_stock_client_comes_back_by_itself() -> None:
+    world = new_world(recovery="on", slow_consumer_timeout=5_000)
+    client = Client(world)
+    model = client.stream()
+    model.say("a", "b")
+    said = client.take()
+    client.block()
+    model.say(*["x"] * 101)
+    world.advance(5_000)
+    assert client.wire.aborted
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    model.done()
+    assert back.hello["recovered"] is True
+    assert text(said + back.take()) == "ab" + "x" * 101
+
+
+def test_who_reads_slowly_and_steadily_gets_all_of_it() -> None:
+    world, client = setting(slow_consumer_timeout=5_000, heartbeat_interval=1_000)
+    model = client.stream()
+    client.block()
+    model.say(*["x" * 50] * 101)
+    model.done()
+    for _ in range(30):
+        world.advance(4_999)
+        client.wire.unblock(200)
+    client.wire.unblock()
+    assert text(client.take()) == "x" * 50 * 101
+    assert world.server.stats().detaches == 0
