@@ -490,6 +490,7 @@ def test_the_core_gets_the_settings() -> None:
         cors_origins=("https://a.example", "http://[::1]:8080", "capacitor://localhost"),
         cors_credentials=False,
         max_concurrent_streams=3,
+        slow_consumer_timeout=5_000,
         stream_timeout=5000,
         reconnect_timeout=6000,
         recovery="off",
