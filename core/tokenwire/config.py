@@ -68,6 +68,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_lost_sockets: int = 10_000  # that may return; the one lost first makes room
     heartbeat_interval: int = 30_000  # pingInterval; the seed's (Node: 25,000)
     heartbeat_timeout: int = 20_000  # pingTimeout; Node's
+    # A transport that takes nothing of what it is offered for so long is dropped. As pingTimeout: a
+    # kernel shows a slow reader's progress in steps of 100 KB and more (docs/slow-readers.md).
+    slow_consumer_timeout: int = 20_000
     max_payload: int = 1_000_000  # Node's maxHttpBufferSize
     connect_timeout: int = 45_000  # Node's connectTimeout
     upgrade_timeout: int = 10_000  # Node's upgradeTimeout

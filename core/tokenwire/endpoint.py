@@ -30,7 +30,7 @@ _FIELD_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 _HTTP_LAYERS_OWN = ("content-length", "transfer-encoding", "connection", "date")
 
 _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been taken
-_ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
+_ENGINE_TIMERS = (Timer.SLOW, Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
 
 class Endpoint(Program):

@@ -21,6 +21,7 @@ class Timer(enum.Enum):
     HTTP_KEEP_ALIVE = "http keep-alive"  # no further request came
     CLOSE = "close"  # the peer does not answer our close frame, or does not read the end
     UNREAD = "engine.io unread close"  # a WebSocket takes nothing, its close neither
+    SLOW = "engine.io slow consumer"  # a transport takes nothing of what it is offered
     PING = "engine.io ping"  # time to ping
     PONG = "engine.io pong"  # no pong came
     UPGRADE = "engine.io upgrade"  # a probe was not followed by an upgrade

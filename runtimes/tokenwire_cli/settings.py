@@ -212,6 +212,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="memory_bytes",
         ),
     ] = 512 * 1024 * 1024
+    slow_consumer_timeout: Annotated[
+        int,
+        Meta(ge=100, le=DAY),
+        About(
+            help="how long a connection may take nothing of what waits for it",
+            unit="milliseconds",
+            config="slow_consumer_timeout",
+        ),
+    ] = 20_000
     heartbeat_interval: Annotated[
         int,
         Meta(ge=100, le=3_600_000),  # less would be a flood, more outlasts every proxy

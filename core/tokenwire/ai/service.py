@@ -13,11 +13,13 @@ from tokenwire.ai.capability import Capabilities
 from tokenwire.ai.errors import Code, Refusal
 from tokenwire.ai.memory import EVICT, REFUSE, Memory
 from tokenwire.ai.messages import Cursor, StreamRequest
+from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
+from tokenwire.engineio.session import SLOW_CONSUMER
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
@@ -47,6 +49,7 @@ class AiService:
         self._counters = Counters()
         self._memory = Memory(config.memory_bytes)
         self.upstreams = Upstreams(config, outputs, timers, self)
+        self._pressure = Pressure(config, timers, self._counters, self.upstreams, self._is_full)
         self._by_socket: dict[str, AiSession] = {}
         self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
@@ -124,7 +127,7 @@ class AiService:
         control = None
         if socket.pid_key:
             control = Journal(new_name(self._ids), self._config.control_bytes)
-        session = AiSession(public, socket, self, control)
+        session = AiSession(public, socket, self._pressure, control)
         self._by_socket[socket.id] = session
         self._by_public[public] = session
         if socket.pid_key:
@@ -180,6 +183,7 @@ class AiService:
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         session = self._by_socket[socket.id]
         if session.socket is socket:  # else it was fenced: the session has moved on
+            self._counters.detaches += reason == SLOW_CONSUMER
             self._lose(session, socket, now)
             self._evict(now)
         else:
@@ -193,7 +197,7 @@ class AiService:
         if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
             self._forget_session(next(iter(self._absent.values())), now)
         self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
-        self._reconsider(session, now)  # while the client is away, its streams go on
+        self._pressure.reconsider(session, now)  # while the client is away, its streams go on
 
     def _refuse(
         self, session: AiSession, refusal: Refusal, stream_id: str | None, now: Millis
@@ -356,7 +360,7 @@ class AiService:
         )
 
     def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
-        self._unpause(session, stream, now)  # so that this pause counts
+        self._pressure.unpause(session, stream, now)  # so that this pause counts
         first_token = stream.first_token_at
         tokens = stream.log.last_seq
         seconds = (now - first_token) / 1000 if first_token is not None else 0
@@ -419,7 +423,7 @@ class AiService:
         """The one place where a stream ends."""
         stream.move(how)
         stream.ended_at = now
-        self._unpause(session, stream, now)
+        self._pressure.unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
         self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._ended_span)
         self._counters.ended += 1
@@ -457,97 +461,6 @@ class AiService:
         del self._streams[stream.id]
         self._hold(-stream.counted_bytes, now)
 
-    # -- pressure ----------------------------------------------------------------------------------
-
-    def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        """Pause the model if its reader is behind, or if its log is full."""
-        if not stream.running:
-            return
-        config = self._config
-        behind = session.socket is not None and (
-            session.waiting() > config.backpressure_threshold
-            or session.unsent_bytes() > config.outbox_bytes
-        )
-        full = self._is_full(stream, now)
-        if not behind and not full:
-            return
-        if stream.name not in session.paused:
-            self.upstreams.pause(stream.id, now)
-            session.paused[stream.name] = stream
-            stream.paused_at = now
-        told = session.pressed or self._timers.is_set(Timer.PRESSURE, session.public)
-        if behind and not told:
-            self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
-
-    def _is_full(self, stream: Stream, now: Millis) -> bool:
-        """Return True if no more of the stream can be held: its client must read first.
-
-        What was handed over makes room, but for the last of it, which may not have arrived.
-        """
-        config, log, memory = self._config, stream.log, self._memory
-        limit = config.log_bytes
-        if memory.is_starved():
-            limit = min(limit, memory.share(len(self._streams)))
-        if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
-            unconfirmed = min(config.unconfirmed_bytes, limit // 4)
-            log.evict_to(limit - limit // 8, before=log.seq_before(stream.next_seq, unconfirmed))
-            self._count(stream, now)
-        too_large = log.size > config.log_bytes or stream.lane_bytes > config.log_bytes
-        return too_large or memory.is_starved()
-
-    def refused(self, session: AiSession, now: Millis) -> None:
-        """The client's socket takes no more: what it was not handed waits."""
-        session.hold()
-        for stream in session.streams.values():
-            self._relieve(session, stream, now)
-
-    def drained(self, session: AiSession, now: Millis) -> None:
-        """The client has taken something: read on at the low-water mark, half of the high one."""
-        config = self._config
-        if (
-            session.waiting() <= config.backpressure_threshold // 2
-            and session.unsent_bytes() <= config.outbox_bytes // 2
-        ):
-            self._reconsider(session, now)
-
-    def _reconsider(self, session: AiSession, now: Millis) -> None:
-        """The reader is not behind (any more): read on, unless a log is full."""
-        for stream in list(session.paused.values()):
-            if not self._is_full(stream, now):
-                self._unpause(session, stream, now)
-        self._end_episode(session)
-
-    def _unpause(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        if session.paused.pop(stream.name, None) is None:
-            return
-        assert stream.paused_at is not None
-        stream.paused_ms += now - stream.paused_at
-        self._counters.paused_ms += now - stream.paused_at
-        stream.paused_at = None
-        self.upstreams.resume(stream.id, now)
-        if not session.paused:
-            self._end_episode(session)
-
-    def _end_episode(self, session: AiSession) -> None:
-        """Whoever is behind from now on is told again."""
-        session.pressed = False
-        self._timers.clear(Timer.PRESSURE, session.public)
-
-    def _tell_pressure(self, session: AiSession, now: Millis) -> None:
-        """The reader is still behind: it is told once, until it has caught up."""
-        session.pressed = True
-        self._counters.backpressure_events += 1
-        for stream in session.paused.values():
-            stream.say(
-                events.Backpressure(
-                    message="The connection is slower than the model: the model is paused.",
-                    queue_size=session.waiting(),
-                    stream_id=stream.name,
-                    policy="merge",
-                )
-            )
-            session.take_turn(stream)
-
     # -- memory ------------------------------------------------------------------------------------
 
     def _grew(self, session: AiSession, stream: Stream, now: Millis) -> None:
@@ -556,9 +469,9 @@ class AiService:
         self._evict(now)
         if self._memory.is_starved():
             for owner, other in list(self._streams.values()):
-                self._relieve(owner, other, now)
+                self._pressure.relieve(owner, other, now)
         else:
-            self._relieve(session, stream, now)
+            self._pressure.relieve(session, stream, now)
 
     def _evict(self, now: Millis) -> None:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
@@ -584,7 +497,23 @@ class AiService:
         if starved and not self._memory.is_starved():
             for session in list(self._by_public.values()):
                 if session.paused:
-                    self.drained(session, now)
+                    self._pressure.drained(session, now)
+
+    def _is_full(self, stream: Stream, now: Millis) -> bool:
+        """Return True if no more of the stream can be held: its client must read first.
+
+        What was handed over makes room, but for the last of it, which may not have arrived.
+        """
+        config, log, memory = self._config, stream.log, self._memory
+        limit = config.log_bytes
+        if memory.is_starved():
+            limit = min(limit, memory.share(len(self._streams)))
+        if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
+            unconfirmed = min(config.unconfirmed_bytes, limit // 4)
+            log.evict_to(limit - limit // 8, before=log.seq_before(stream.next_seq, unconfirmed))
+            self._count(stream, now)
+        too_large = log.size > config.log_bytes or stream.lane_bytes > config.log_bytes
+        return too_large or memory.is_starved()
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -795,7 +724,7 @@ class AiService:
             case Timer.TRANSFER:
                 self._confirm_transfer(self._by_public[str(key)])
             case Timer.PRESSURE:
-                self._tell_pressure(self._by_public[str(key)], now)
+                self._pressure.tell(self._by_public[str(key)], now)
             case Timer.SHUTDOWN:
                 return self._shutdown_step(now)
             case _:
@@ -818,6 +747,7 @@ class AiService:
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
             paused_ms=counters.paused_ms,
+            detaches=counters.detaches,
             resumes=counters.resumes,
             cancels=counters.cancels,
             errors=dict(counters.errors),

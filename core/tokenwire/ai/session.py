@@ -22,7 +22,7 @@ _TURN_BYTES = 8 * 1024
 
 
 class Listener(Protocol):
-    """What the session tells the service (`service.py`)."""
+    """What the session tells (`pressure.py`)."""
 
     def refused(self, session: "AiSession", now: Millis) -> None:
         """The client's socket takes no more for now."""
@@ -39,7 +39,7 @@ class AiSession:
     __slots__ = (
         "_control",
         "_last_number",
-        "_service",
+        "_listener",
         "_turns",
         "_unfinished",
         "paused",
@@ -54,18 +54,18 @@ class AiSession:
     )
 
     def __init__(
-        self, public: str, socket: Socket, service: Listener, control: Journal | None
+        self, public: str, socket: Socket, listener: Listener, control: Journal | None
     ) -> None:
         """
         Args:
             public: the public part of the clientId.
             socket: its connection.
-            service: is told.
+            listener: is told.
             control: keeps the events that name no stream; None: the client cannot come back by
                 itself, and gets no offsets.
         """
         self.public = public
-        self._service = service
+        self._listener = listener
         self.socket: Socket | None = socket
         self.socket_id = socket.id
         self.pid_key = socket.pid_key
@@ -231,8 +231,8 @@ class AiSession:
                     stream.handed_at = now
                     self._unfinished.pop(stream.number, None)
         if self.paused:
-            self._service.drained(self, now)
+            self._listener.drained(self, now)
         return used
 
     def refused(self, now: Millis) -> None:
-        self._service.refused(self, now)
+        self._listener.refused(self, now)

@@ -15,6 +15,7 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
     backpressure_events: int
     merged_events: int
     paused_ms: int
+    detaches: int
     resumes: int
     cancels: int
     errors: dict[str, int]
@@ -33,6 +34,7 @@ class Counters(msgspec.Struct):
     backpressure_events: int = 0
     merged_events: int = 0
     paused_ms: int = 0
+    detaches: int = 0
     resumes: int = 0
     cancels: int = 0
     evictions: int = 0

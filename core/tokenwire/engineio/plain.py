@@ -7,7 +7,7 @@ Socket.IO client's events are.
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.outbox import Outbox
-from tokenwire.engineio.session import EngineSession
+from tokenwire.engineio.session import SLOW_CONSUMER, EngineSession
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Message, Outputs, SessionClosed, SessionOpened
 from tokenwire.timers import Timers
@@ -87,7 +87,7 @@ class PlainServer:
         if plain.outbox.put([message], writable=plain.session.writable()):
             plain.session.wake()
         else:
-            self.engine.abort_session(plain.session, "slow consumer", now)
+            self.engine.abort_session(plain.session, SLOW_CONSUMER, now)
 
     def close(self, sid: str, now: Millis) -> None:
         """Close a session behind what is queued.

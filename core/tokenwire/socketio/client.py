@@ -12,7 +12,7 @@ import msgspec
 
 from tokenwire.config import Config
 from tokenwire.engineio.outbox import Outbox
-from tokenwire.engineio.session import ENDED, PARSE_ERROR, EngineSession
+from tokenwire.engineio.session import ENDED, PARSE_ERROR, SLOW_CONSUMER, EngineSession
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.socketio.binary import PacketReader
 from tokenwire.socketio.socket import LATER, Namespace, Recovered, Socket
@@ -77,7 +77,7 @@ class Client:
         if self._outbox.put(messages, writable=self.session.writable()):
             self.session.wake()
         else:
-            self.abort("slow consumer", now)
+            self.abort(SLOW_CONSUMER, now)
 
     def abort(self, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""

@@ -204,6 +204,7 @@ class AiOptions(
     reconnect_timeout: int = 30_000
     backpressure_threshold: int = 100
     memory_bytes: int = 512 * 1024 * 1024
+    slow_consumer_timeout: int = 20_000
     default_model: str = "codellama"
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""

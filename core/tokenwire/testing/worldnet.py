@@ -27,6 +27,7 @@ def config(options: ServerOptions) -> Config:
         reconnect_timeout=ai.reconnect_timeout,
         backpressure_threshold=ai.backpressure_threshold,
         memory_bytes=ai.memory_bytes,
+        slow_consumer_timeout=ai.slow_consumer_timeout,
         default_model=ai.default_model,
         allowed_models=ai.allowed_models,
         recovery="on" if ai.recovery else "off",

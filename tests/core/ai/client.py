@@ -14,6 +14,16 @@ NO_PINGS = 10_000_000
 Fields = dict[str, object]
 
 
+ENDED = ["ai:stream:complete", "ai:done"]
+LAST_LINE: Fields = {
+    "message": {"content": ""},
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 26,
+    "eval_count": 259,
+}
+
+
 class Said(msgspec.Struct, frozen=True):
     """One event of the server's."""
 
@@ -155,3 +165,50 @@ def metadata(event: Said) -> Fields:
     fields = event["metadata"]
     assert isinstance(fields, dict)
     return fields
+
+
+def line(**fields: object) -> bytes:
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def setting(**changes: object) -> tuple[World, Client]:
+    """Return a world and a client that has read its `ai:connected`."""
+    world = new_world(**changes)
+    return world, Client(world)
+
+
+def only(said: list[Said], name: str) -> Said:
+    (event,) = [event for event in said if event.name == name]
+    return event
+
+
+def all_named(said: list[Said], name: str) -> list[Said]:
+    return [event for event in said if event.name == name]
+
+
+def ages(world: World, span: int = 200_000) -> None:
+    """Let every grace period pass; then nothing may be left but the next look at the models."""
+    world.advance(span)
+    for _ in range(5):
+        deadline = world.server.next_timeout()
+        assert deadline is not None
+        assert deadline.reason == "model server probe"
+        world.advance(deadline.at - world.now)
+
+
+def at_rest(world: World) -> None:
+    """Lose all connections: after the grace periods nothing of them is left."""
+    for wire in list(world.wires.values()):
+        wire.drop()
+    ages(world)
+    stats = world.server.stats()
+    assert (stats.total_sessions, stats.total_active_streams, stats.bytes_held) == (0, 0, 0)
+
+
+def paused(model: Model) -> bool:
+    """Return what is so now: a type checker takes an attribute for unchanged."""
+    return model.paused
+
+
+def cancelled(model: Model) -> bool:
+    return model.cancelled
