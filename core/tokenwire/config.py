@@ -3,6 +3,7 @@
 Spans are in milliseconds, sizes in bytes unless the name says otherwise.
 """
 
+import ipaddress
 import re
 from typing import Literal
 
@@ -26,6 +27,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     first_token_timeout: int = 180_000  # covers queueing and loading at the model server
     idle_timeout: int = 60_000  # silence between two pieces of a stream
     reconnect_timeout: int = 30_000  # the seed's
+    messages_per_second: int = 20  # of one client; Centrifugo's are off
+    message_burst: int = 40  # at once: what a page has buffered while it was offline
+    stream_starts_per_minute: int = 30  # of one client; all at once after a rest
+    takeovers_per_minute: int = 30  # of one session, from a connection that is there
     backpressure_threshold: int = 100  # tokens; the seed's
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
     outbox_bytes: int = 256 * 1024  # text not yet handed over, per client; Centrifugo: 1 MiB
@@ -66,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recovery_timeout: int | None = None  # how long a lost socket may return; None: it cannot (Node)
     recovery_bytes: int = 256 * 1024  # of the latest events, per socket
     max_lost_sockets: int = 10_000  # that may return; the one lost first makes room
+    max_lost_per_address: int = 100  # of them, and of clients of /ai that are away
     heartbeat_interval: int = 30_000  # pingInterval; the seed's (Node: 25,000)
     heartbeat_timeout: int = 20_000  # pingTimeout; Node's
     # A transport that takes nothing of what it is offered for so long is dropped. As pingTimeout: a
@@ -78,7 +84,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_attachments: int = 10  # socket.io-parser 4.2.6
     max_packets_per_post: int = 16_384  # Node: none but maxPayload; python-engineio: 16
     poll_bytes: int = 256 * 1024  # the largest answer to a poll
-    max_sessions: int = 10_000
+    max_sessions: int = 10_000  # Centrifugo's connection_limit: off
+    max_sessions_per_address: int = 50  # not of this machine; a page has one or two
+    handshakes_per_second: int = 10  # of one address; Centrifugo's connection_rate_limit: off
+    handshake_burst: int = 50  # a page that is opened in 50 tabs, or an office after a restart
+    guesses_per_connection: int = 5  # wrong clientIds and pids; the last one closes it
+    guesses_per_minute: int = 20  # of one address; with more, a connection has two
+    pending_percent: int = 10  # of max_sessions: those that have joined nothing yet
+    max_addresses: int = 10_000  # of which something is remembered; the one seen first makes room
+    # Addresses and networks whose X-Forwarded-For and Forwarded are believed; nginx's
+    # set_real_ip_from.
+    trusted_proxies: tuple[str, ...] = ()
     json_depth: int = 32
     json_containers: int = 10_000
 
@@ -139,6 +155,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 raise LocalProtocolError(
                     'cors_origins cannot hold "null": any sandboxed page has that origin'
                 )
+        for entry in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(entry)
+            except ValueError as error:
+                raise LocalProtocolError(
+                    f"trusted_proxies: {entry!r} is neither an address nor a network"
+                ) from error
         if self.protocol == "engine.io" and self.ai_namespace is not None:
             raise LocalProtocolError('protocol "engine.io" needs ai_namespace=None')
         for name in self.namespaces:

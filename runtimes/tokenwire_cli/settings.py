@@ -111,6 +111,12 @@ def _is_ip(text: str) -> bool:
     return text.isascii() and text.isprintable()  # an IPv6 zone may be any text
 
 
+def _network(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", text):
+        raise ValueError
+    return str(ipaddress.ip_network(text))
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What the table says of a setting beside its type, range and default."""
 
@@ -194,6 +200,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="recovery",
         ),
     ] = "auto"
+    rate_limit_messages: Annotated[
+        int,
+        Meta(ge=1, le=10_000),
+        About(
+            help="messages of a client, twice as many at once",
+            unit="a second",
+            config="messages_per_second",
+        ),
+    ] = 20
+    rate_limit_streams: Annotated[
+        int,
+        Meta(ge=1, le=100_000),
+        About(
+            help="streams that a client may start, all of them at once if it likes",
+            unit="a minute",
+            config="stream_starts_per_minute",
+        ),
+    ] = 30
+    max_sessions: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        About(help="connections of clients in all", config="max_sessions"),
+    ] = 10_000
+    max_sessions_per_address: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        About(
+            help="connections from one address, IPv6 by its /64; not from this machine",
+            config="max_sessions_per_address",
+        ),
+    ] = 50
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        About(
+            help="proxies whose X-Forwarded-For and Forwarded say where a client is, "
+            "comma-separated",
+            wanted="a list of IP addresses and networks such as 127.0.0.1,10.0.0.0/8",
+            config="trusted_proxies",
+            parse=_network,
+        ),
+    ] = ()
     backpressure_threshold: Annotated[
         int,
         Meta(ge=1, le=100_000),
@@ -285,7 +332,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {s.about.config: getattr(self, s.key) for s in SETTINGS if s.about.config}
         # Only /ai: a client that forgot it is told "Invalid namespace", instead of nothing.
         trace = debug_matches(self.debug, PACKETS)
-        return Config(**values, namespaces=(), trace=trace)
+        burst = 2 * self.rate_limit_messages
+        return Config(**values, message_burst=burst, namespaces=(), trace=trace)
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,9 @@ the secret part; nothing a client names (a streamId) is ever a key outside its o
 from collections.abc import Callable
 
 from tokenwire.ai import events, messages, ollama, routing
-from tokenwire.ai.capability import Capabilities
+from tokenwire.ai.capability import Capabilities, is_client_id
 from tokenwire.ai.errors import Code, Refusal
+from tokenwire.ai.limits import Allowance
 from tokenwire.ai.memory import EVICT, REFUSE, Memory
 from tokenwire.ai.messages import Cursor, StreamRequest
 from tokenwire.ai.pressure import Pressure
@@ -22,6 +23,7 @@ from tokenwire.config import Config
 from tokenwire.engineio.session import SLOW_CONSUMER
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
+from tokenwire.socketio.lost import Lost
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
 from tokenwire.socketio.socket import Recovered, Socket
 from tokenwire.timers import Timer, Timers
@@ -53,8 +55,7 @@ class AiService:
         self._by_socket: dict[str, AiSession] = {}
         self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
-        self._absent: dict[str, AiSession] = {}
-        """Those without a connection, the longest absent first."""
+        self._absent: Lost[AiSession] = Lost(config.max_sessions, config.max_lost_per_address)
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
         self._shutdown_at: Millis | None = None
@@ -72,6 +73,10 @@ class AiService:
         self._allowed_models = frozenset(map(ollama.canonical_name, config.allowed_models))
 
     # -- the namespace (socketio.socket.Namespace) -------------------------------------------------
+
+    @property
+    def recovers(self) -> bool:
+        return self._config.recovery != "off"
 
     def connect(self, socket: Socket, auth: object, now: Millis) -> dict[str, object] | None:
         if self._shutdown_at is not None:
@@ -91,6 +96,10 @@ class AiService:
             return None
         old = session.socket
         if old is not None and old.carrier is not None:  # nobody knows yet that it is dead
+            try:
+                session.allowance.take_takeover(now)
+            except Refusal:
+                return None
             carrier = old.carrier
             carrier.release(old)
             self._lose(session, old, now)
@@ -127,7 +136,7 @@ class AiService:
         control = None
         if socket.pid_key:
             control = Journal(new_name(self._ids), self._config.control_bytes)
-        session = AiSession(public, socket, self._pressure, control)
+        session = AiSession(public, socket, self._pressure, control, Allowance(self._config))
         self._by_socket[socket.id] = session
         self._by_public[public] = session
         if socket.pid_key:
@@ -141,7 +150,7 @@ class AiService:
         assert isinstance(auth, dict)
         offset = session.parse(auth.get("offset"))
         assert offset is not None
-        del self._absent[session.public]
+        self._absent.remove(session)
         self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._by_socket[socket.id] = session
         socket.source = session
@@ -168,6 +177,7 @@ class AiService:
         if name != "ai:reconnect":
             self._confirm_transfer(session)
         try:
+            session.allowance.take_message(now)
             handler = self._handlers.get(str(name))
             if handler is None:
                 raise Refusal(Code.UNKNOWN_EVENT, details="see spec/ai-streaming.md")
@@ -176,6 +186,13 @@ class AiService:
             answer = self._refuse(session, refusal, messages.known_stream_id(args), now)
         if ack_id is not None and session.socket is socket:
             socket.acknowledge(ack_id, encode_body([answer], 0), now)
+        self._cut_abuser(session, socket, now)
+
+    def _cut_abuser(self, session: AiSession, socket: Socket, now: Millis) -> None:
+        """Disconnect a client that floods or guesses, behind the last answer."""
+        carrier = socket.carrier
+        if carrier is not None and (session.allowance.is_flooded or carrier.guesser.is_over):
+            socket.disconnect(now, close=True)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         """The service asks for no acknowledgements."""
@@ -193,9 +210,9 @@ class AiService:
         """The session has no connection any more; its client may come back."""
         del self._by_socket[socket.id]
         session.socket = None
-        self._absent[session.public] = session
-        if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
-            self._forget_session(next(iter(self._absent.values())), now)
+        surplus = self._absent.add(session, socket.address)
+        if surplus is not None:
+            self._forget_session(surplus, now)
         self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
         self._pressure.reconsider(session, now)  # while the client is away, its streams go on
 
@@ -209,10 +226,12 @@ class AiService:
             code=code.text,
             details=refusal.details or code.text,
             retryable=code.retryable,
+            retry_after_ms=refusal.retry_after_ms,
             field=refusal.field,
             stream_id=refusal.stream_id or stream_id,
         )
-        session.send(error, now)
+        if not refusal.quiet:
+            session.send(error, now)
         return {"ok": False, "error": refusal.error, "code": code.text}
 
     # -- ai:stream ---------------------------------------------------------------------------------
@@ -241,6 +260,7 @@ class AiService:
             raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)
+        session.allowance.take_start(now)
         unread: list[bytes] = []
         if stream is not None:  # what its client was not told yet goes before the new start
             unread = stream.drain()
@@ -477,7 +497,7 @@ class AiService:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
         if not self._memory.is_above(EVICT):
             return
-        for session in list(self._absent.values()):
+        for session in list(self._absent):
             if not self._memory.is_above(EVICT):
                 return
             if session.streams:
@@ -547,6 +567,8 @@ class AiService:
     def _on_reconnect(self, session: AiSession, args: list[object], now: Millis) -> Answer:
         request = messages.parse_reconnect(args)
         public = self._capabilities.check(request.previous_client_id)
+        if public is None and is_client_id(request.previous_client_id):
+            self._count_guess(session, now)
         previous = None if public is None else self._by_public.get(public)
         if previous is None:
             raise Refusal(Code.RECONNECT_FAILED)
@@ -557,6 +579,8 @@ class AiService:
         moved: list[str] = []
         replaced: list[str] = []
         if previous is not session:
+            if previous.socket is not None:
+                previous.allowance.take_takeover(now)
             moved, replaced = self._transfer(previous, session, now)
         elif public != session.public:
             moved = list(session.streams)
@@ -582,6 +606,13 @@ class AiService:
         # Of this connection alone: over another one, the streams go on elsewhere.
         session.send(success, now, keep=False)
         return {"newClientId": success.new_client_id}
+
+    @staticmethod
+    def _count_guess(session: AiSession, now: Millis) -> None:
+        """The client has shown an id that was never issued here."""
+        assert session.socket is not None
+        assert session.socket.carrier is not None
+        session.socket.carrier.guesser.was_wrong(now)
 
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
@@ -641,7 +672,8 @@ class AiService:
         self._by_pid.pop(previous.pid_key, None)
         previous.successor = session
         session.previous = previous
-        self._absent.pop(previous.public, None)
+        session.allowance.inherit_takeovers(previous.allowance)
+        self._absent.remove(previous)
         self._timers.clear(Timer.SESSION_FORGET, previous.public)
         self._timers.clear(Timer.PRESSURE, previous.public)
         self._timers.set(Timer.TRANSFER, session.public, now + self._config.reconnect_timeout)
@@ -662,7 +694,7 @@ class AiService:
 
     def _forget_session(self, session: AiSession, now: Millis) -> None:
         """The grace period is over: its streams are cancelled at the model."""
-        self._absent.pop(session.public, None)
+        self._absent.remove(session)
         self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._confirm_transfer(session)
         for stream in list(session.streams.values()):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tokenwire.ai import offset as offsets
 from tokenwire.ai.events import Event
+from tokenwire.ai.limits import Allowance
 from tokenwire.ai.offset import Offset
 from tokenwire.ai.stream import Stream
 from tokenwire.socketio.recovery import Journal
@@ -42,6 +43,7 @@ class AiSession:
         "_listener",
         "_turns",
         "_unfinished",
+        "allowance",
         "paused",
         "pid_key",
         "pressed",
@@ -54,7 +56,12 @@ class AiSession:
     )
 
     def __init__(
-        self, public: str, socket: Socket, listener: Listener, control: Journal | None
+        self,
+        public: str,
+        socket: Socket,
+        listener: Listener,
+        control: Journal | None,
+        allowance: Allowance,
     ) -> None:
         """
         Args:
@@ -63,8 +70,10 @@ class AiSession:
             listener: is told.
             control: keeps the events that name no stream; None: the client cannot come back by
                 itself, and gets no offsets.
+            allowance: how much it may ask for.
         """
         self.public = public
+        self.allowance = allowance
         self._listener = listener
         self.socket: Socket | None = socket
         self.socket_id = socket.id

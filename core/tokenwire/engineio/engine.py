@@ -10,6 +10,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from tokenwire.config import Config
+from tokenwire.engineio.address import Addresses
+from tokenwire.engineio.admission import Admission
 from tokenwire.engineio.origins import Origins
 from tokenwire.engineio.session import (
     ENDED,
@@ -69,6 +71,8 @@ class Engine:
         self._ids = id_source
         self._open_upper = open_upper
         self._origins = Origins(config.cors_origins, credentials=config.cors_credentials)
+        self._addresses = Addresses(config.trusted_proxies)
+        self._admission = Admission(config, outputs)
         self._sessions: dict[str, EngineSession] = {}
         self._responses: dict[ConnId, Response] = {}
         self._polls: dict[ConnId, EngineSession] = {}
@@ -156,14 +160,17 @@ class Engine:
             raise _Refused(BAD_REQUEST)
         if version != "4":
             raise _Refused(UNSUPPORTED_PROTOCOL)
-        if len(self._sessions) >= self._config.max_sessions or not self._accepting:
-            return Response(503, (("retry-after", "1"),))
+        address = self._addresses.of(request)
+        retry_after = self._admission.refuse(address, now) if self._accepting else 1
+        if retry_after:
+            return Response(503, (("retry-after", str(retry_after)),))
         sid = ids.text(self._ids.random_bytes(_SID_BYTES))
         heartbeat = (self._config.heartbeat_interval, self._config.heartbeat_timeout)
-        session = EngineSession(sid, request, self._outputs, self._timers, heartbeat)
+        session = EngineSession(sid, request, address, self._outputs, self._timers, heartbeat)
         if (request.header("user-agent") or "").lower().startswith("python"):
             session.poll_packets = _PYTHON_POLL_PACKETS
         self._sessions[sid] = session
+        self._admission.opened(address)
         session.upper = self._open_upper(session, now)
         session.start_heartbeat(now)
         opening = wire.OPEN + json.encode(
@@ -415,6 +422,10 @@ class Engine:
         """Close the transport, after what must still be said. Harmless on a closed one."""
         self._close(session, reason, now)
 
+    def evict_session(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """End a session at once, to make room: what can hear it is told."""
+        self._close_or_lose(session, reason, now)
+
     def abort_session(self, session: EngineSession, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
         carrier = session.poll if session.ws is None else session.ws.conn
@@ -481,7 +492,8 @@ class Engine:
 
     def _forget(self, session: EngineSession) -> None:
         self._timers.clear(Timer.CLOSING, session.sid)
-        self._sessions.pop(session.sid, None)
+        del self._sessions[session.sid]
+        self._admission.closed(session.address)
 
     def stop_accepting(self) -> None:
         """Refuse new sessions from now on, with 503."""

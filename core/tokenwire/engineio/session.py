@@ -106,6 +106,7 @@ class EngineSession:
     __slots__ = (
         "_outputs",
         "_timers",
+        "address",
         "control",
         "handshake",
         "heartbeat_interval",
@@ -130,12 +131,15 @@ class EngineSession:
         self,
         sid: str,
         handshake: Request,
+        address: bytes | None,
         outputs: Outputs,
         timers: Timers,
         heartbeat: tuple[int, int],
     ) -> None:
         self.sid = sid
         self.handshake = handshake
+        self.address = address
+        """Whom it counts for (`address.py`); None: this machine itself."""
         self.state = State.POLLING
         self.poll: ConnId | None = None
         """The GET that waits for something to answer it with."""

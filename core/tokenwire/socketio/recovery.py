@@ -18,6 +18,7 @@ from tokenwire.wire import ids
 _PID_BYTES = 18  # 144 bits
 _NAME_BYTES = 6
 _EVENT_BYTES = 128  # what an event costs beside its packet
+_PID = re.compile(r"[A-Za-z0-9_-]{24}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -100,6 +101,11 @@ def new_pid(source: IdSource) -> str:
 def new_name(source: IdSource) -> str:
     """Draw the name of a journal."""
     return ids.text(source.random_bytes(_NAME_BYTES))
+
+
+def is_pid(value: object) -> bool:
+    """Return True if what a client sent has the form of a pid."""
+    return isinstance(value, str) and _PID.fullmatch(value) is not None
 
 
 def pid_key(pid: str) -> bytes:

@@ -7,6 +7,7 @@ sent is kept in order, and read with `take`.
 import msgspec
 from tokenwire.config import Config
 from tokenwire.testing import Model, World
+from tokenwire.types import Peer
 
 NO_PINGS = 10_000_000
 """A heartbeat interval that no test lives to see."""
@@ -56,9 +57,11 @@ def new_world(**changes: object) -> World:
 class Client:
     """One client, connected to /ai."""
 
-    def __init__(self, world: World, payload: Fields | None = None) -> None:
+    def __init__(
+        self, world: World, payload: Fields | None = None, peer: Peer | None = None
+    ) -> None:
         self.world = world
-        self.wire = world.connect()
+        self.wire = world.connect(peer)
         assert self.wire.upgrade("/socket.io/?EIO=4&transport=websocket").status == 101
         self.acks: dict[int, Fields] = {}
         self.refusal: Fields | None = None

@@ -189,6 +189,75 @@ def test_no_more_sessions_than_the_limit() -> None:
     assert ask(world, "GET", POLLING).status == 200
 
 
+def handshake(world: World, host: str | None, headers: dict[str, str] | None = None) -> Answer:
+    """Ask for a session from an address."""
+    answer = world.connect(Peer(host, 1)).request("GET", POLLING, headers)
+    assert answer is not None
+    return answer
+
+
+def test_so_many_sessions_of_one_address() -> None:
+    world = plain_world(max_sessions_per_address=2)
+    first, second = (handshake(world, "2001:db8::1"), handshake(world, "2001:db8::2"))
+    assert (first.status, second.status) == (200, 200)
+    third = handshake(world, "2001:db8::3", {"Origin": ORIGIN})
+    assert (third.status, third.headers["retry-after"], third.body) == (503, "1", b"")
+    assert third.headers["access-control-allow-origin"] == ORIGIN
+    assert world.connect(Peer("2001:db8::3")).upgrade(WEBSOCKET).status == 503
+    assert handshake(world, "2001:db8:0:1::1").status == 200
+    for host in ("127.0.0.1", "::1", None):
+        assert [handshake(world, host).status for _ in range(5)] == [200] * 5
+    session = f"{POLLING}&sid={sid_of(first.body)}"
+    answer = world.connect(Peer("2001:db8::9")).request("POST", session, body=b"1")
+    assert answer is not None
+    assert answer.body == b"ok"
+    assert handshake(world, "2001:db8::1").status == 200  # it counts for who opened it
+
+
+def test_a_session_counts_until_it_is_gone() -> None:
+    world = plain_world(max_sessions_per_address=1, heartbeat_interval=300, heartbeat_timeout=200)
+    assert handshake(world, "192.0.2.1").status == 200
+    world.advance(499)
+    assert handshake(world, "192.0.2.1").status == 503
+    world.advance(1)
+    wire = open_websocket(world, peer=Peer("192.0.2.1"))
+    assert handshake(world, "192.0.2.1").status == 503
+    wire.drop()
+    assert handshake(world, "192.0.2.1").status == 200
+
+
+def test_so_many_handshakes_of_one_address() -> None:
+    world = plain_world(handshakes_per_second=1, handshake_burst=2)
+    statuses = [handshake(world, "192.0.2.1").status for _ in range(3)]
+    assert statuses == [200, 200, 503]
+    assert handshake(world, "192.0.2.2").status == 200
+    world.advance(1_000)
+    assert [handshake(world, "192.0.2.1").status for _ in range(2)] == [200, 503]
+    assert [notice.fields for notice in world.notices if notice.event == "handshake_refused"] == [
+        (("limit", "handshakes of one address"),)
+    ] * 2
+    assert not any("192" in str(notice) for notice in world.notices)
+
+
+def test_a_wrong_handshake_does_not_count() -> None:
+    world = plain_world(handshake_burst=1)
+    for target in (POLLING.replace("EIO=4", "EIO=3"), "/socket.io/?EIO=4", WEBSOCKET):
+        answer = world.connect(Peer("192.0.2.1")).request("GET", target)
+        assert answer is not None
+        assert answer.status == 400
+    assert handshake(world, "192.0.2.1").status == 200
+
+
+def test_behind_a_trusted_proxy_each_client_counts_for_itself() -> None:
+    world = plain_world(max_sessions_per_address=1, trusted_proxies=("127.0.0.1",))
+    for host in ("192.0.2.1", "192.0.2.2"):
+        fields = {"X-Forwarded-For": f"198.51.100.1, {host}"}
+        assert [handshake(world, "127.0.0.1", fields).status for _ in range(2)] == [200, 503]
+        assert handshake(world, "198.51.100.7", fields).status == (
+            200 if host == "192.0.2.1" else 503
+        )
+
+
 # -- origins ---------------------------------------------------------------------------------------
 
 
