@@ -12,8 +12,9 @@ PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
 SOCKET_TESTS := tests/runtimes tests/cli
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of `make fuzz` and `make atheris`.
+# Of `make fuzz`, `make atheris` and `make test-cuts`.
 INPUTS := 5000000
+PLACES := 300
 SEED := 1
 JOBS := 1
 TARGET := wire.json
@@ -60,6 +61,11 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 .PHONY: test-long
 test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
 	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
+
+.PHONY: test-cuts
+test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
+	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
+		$(if $(CASE),--case $(CASE))
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
