@@ -12,10 +12,11 @@ PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of `make fuzz`, `make attack` and `make atheris`.
+# Of the long runs: `make fuzz`, `make attack`, `make test-cuts`, `make atheris`.
 INPUTS := 5000000
 ATTEMPTS := 1000000
 RACES := 10000
+PLACES := 300
 SEED := 1
 JOBS := 1
 TARGET := wire.json
@@ -67,6 +68,11 @@ test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
 	cd tests && ../$(BIN)/python -m load.run $(ARGS)
+
+.PHONY: test-cuts
+test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
+	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
+		$(if $(CASE),--case $(CASE))
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
