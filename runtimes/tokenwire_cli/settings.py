@@ -203,6 +203,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="backpressure_threshold",
         ),
     ] = 100
+    backpressure_policy: Annotated[
+        Literal["merge", "pause", "skip"],
+        About(
+            help="merge the tokens that wait; send each by itself (pause); or leave out those "
+            "above the threshold (skip)",
+            config="backpressure_policy",
+        ),
+    ] = "merge"
+    stream_rate_limit: Annotated[
+        int,
+        Meta(ge=0, le=100_000),
+        About(help="tokens a second of one stream towards its client; 0 for no limit"),
+    ] = 0
     slow_consumer_timeout: Annotated[
         int,
         Meta(ge=100, le=DAY),
@@ -276,7 +289,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {s.about.config: getattr(self, s.key) for s in SETTINGS if s.about.config}
         # Only /ai: a client that forgot it is told "Invalid namespace", instead of nothing.
         trace = debug_matches(self.debug, PACKETS)
-        return Config(**values, namespaces=(), trace=trace)
+        rate = self.stream_rate_limit or None
+        return Config(**values, stream_rate_limit=rate, namespaces=(), trace=trace)
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

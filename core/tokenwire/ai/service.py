@@ -319,9 +319,8 @@ class AiService:
         for line in lines:
             if line.thinking_text and stream.request.think and session.is_heard():
                 self._think(stream, line.thinking_text)
-            text, size = line.text, self._config.token_chars
-            for start in range(0, len(text), size):
-                log.append(text[start : start + size].encode())
+            for piece in self._pieces(line.text):
+                log.append(piece.encode())
             if line.tool_calls:
                 stream.add_tool_calls(line.tool_calls)
         if log.last_seq > before:
@@ -331,17 +330,18 @@ class AiService:
                 stream.first_token_at = now
         if lines[-1].done:
             self._complete(session, stream, lines[-1], now)
-        session.take_turn(stream)
-        if not session.writable():
-            stream.waiting_until = log.last_seq
-        self._pressure.relieve(session, stream, now)
+        self._pressure.offer(session, stream, now)
 
-    @staticmethod
-    def _think(stream: Stream, text: str) -> None:
+    def _think(self, stream: Stream, text: str) -> None:
         metadata = events.TokenMetadata(stream.request.model, thinking=True)
-        stream.say(
-            events.Thinking(stream.name, text, stream.route.agent, stream.log.last_seq, metadata)
-        )
+        agent, seq = stream.route.agent, stream.log.last_seq
+        for piece in self._pieces(text):
+            stream.say(events.Thinking(stream.name, piece, agent, seq, metadata))
+
+    def _pieces(self, text: str) -> list[str]:
+        """Cut what is too long for one event."""
+        size = self._config.token_chars
+        return [text[start : start + size] for start in range(0, len(text), size)]
 
     def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
         self._pressure.unpause(session, stream, now)  # so that this pause counts
@@ -427,6 +427,7 @@ class AiService:
 
     def _forget_stream(self, session: AiSession, stream: Stream) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
+        self._timers.clear(Timer.PACE, stream.id)
         session.drop(stream)
         self._counters.merged_events += stream.merged_events
         del self._streams[stream.id]
@@ -464,7 +465,7 @@ class AiService:
         ack = events.HeartbeatAck(
             active_streams=session.active_streams(),
             queue_size=session.waiting(),
-            streams={name: stream.next_seq - 1 for name, stream in session.streams.items()},
+            streams={name: stream.handed_seq for name, stream in session.streams.items()},
         )
         session.send(ack, now)
         return {}
@@ -623,7 +624,7 @@ class AiService:
                 self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
             if not running:
                 return True
-        elif not running and not any(session.has_events() for session in self._by_socket.values()):
+        elif not running and not any(session.is_owed() for session in self._by_socket.values()):
             return True
         self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
         return False
@@ -654,6 +655,9 @@ class AiService:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:
                 self._confirm_transfer(self._by_public[str(key)])
+            case Timer.PACE:
+                session, stream = self._streams[StreamId(int(key))]
+                self._pressure.offer(session, stream, now)
             case Timer.PRESSURE:
                 self._pressure.tell(self._by_public[str(key)], now)
             case Timer.SHUTDOWN:
@@ -678,6 +682,7 @@ class AiService:
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
             paused_ms=counters.paused_ms,
+            skipped_tokens=counters.skipped_tokens,
             detaches=counters.detaches,
             resumes=counters.resumes,
             cancels=counters.cancels,

@@ -204,6 +204,9 @@ class AiOptions(
     reconnect_timeout: int = 30_000
     backpressure_threshold: int = 100
     slow_consumer_timeout: int = 20_000
+    backpressure_policy: Literal["merge", "pause", "skip"] = "merge"
+    stream_rate_limit: int | None = None
+    """Tokens a second; null: any."""
     default_model: str = "codellama"
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""

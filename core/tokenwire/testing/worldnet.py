@@ -27,6 +27,8 @@ def config(options: ServerOptions) -> Config:
         reconnect_timeout=ai.reconnect_timeout,
         backpressure_threshold=ai.backpressure_threshold,
         slow_consumer_timeout=ai.slow_consumer_timeout,
+        backpressure_policy=ai.backpressure_policy,
+        stream_rate_limit=ai.stream_rate_limit,
         default_model=ai.default_model,
         allowed_models=ai.allowed_models,
         recovery="on" if ai.recovery else "off",

@@ -212,3 +212,7 @@ def paused(model: Model) -> bool:
 
 def cancelled(model: Model) -> bool:
     return model.cancelled
+
+
+def stopped(world: World) -> bool:
+    return world.stopped
