@@ -33,6 +33,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     takeovers_per_minute: int = 30  # of one session, from a connection that is there
     backpressure_threshold: int = 100  # tokens; the seed's
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
+    backpressure_policy: Literal["merge", "pause", "skip"] = "merge"  # the seed skips tokens
+    stream_rate_limit: int | None = None  # tokens a second towards the client; None: none
     outbox_bytes: int = 256 * 1024  # text not yet handed over, per client; Centrifugo: 1 MiB
     outbox_burst_bytes: int = 4 * 1024 * 1024  # before the transport was asked to take it
     log_bytes: int = 1024 * 1024  # per stream: text and boundaries

@@ -37,6 +37,7 @@ class Timer(enum.Enum):
     SESSION_FORGET = "session forget"  # RECONNECT_TIMEOUT after the connection was lost
     TRANSFER = "session transfer"  # an old clientId after its transfer
     PRESSURE = "backpressure notice"  # a reader is still slow: tell it
+    PACE = "stream rate limit"  # the next tokens may go
     RECONNECT = "client reconnect"  # time to try again
     ACK = "ack"  # no acknowledgement came
     SHUTDOWN = "shutdown"  # running streams have had their time

@@ -259,6 +259,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="memory_bytes",
         ),
     ] = 512 * 1024 * 1024
+    backpressure_policy: Annotated[
+        Literal["merge", "pause", "skip"],
+        About(
+            help="merge the tokens that wait; send each by itself (pause); or leave out those "
+            "above the threshold (skip)",
+            config="backpressure_policy",
+        ),
+    ] = "merge"
+    stream_rate_limit: Annotated[
+        int,
+        Meta(ge=0, le=100_000),
+        About(help="tokens a second of one stream towards its client; 0 for no limit"),
+    ] = 0
     slow_consumer_timeout: Annotated[
         int,
         Meta(ge=100, le=DAY),
@@ -332,8 +345,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {s.about.config: getattr(self, s.key) for s in SETTINGS if s.about.config}
         # Only /ai: a client that forgot it is told "Invalid namespace", instead of nothing.
         trace = debug_matches(self.debug, PACKETS)
-        burst = 2 * self.rate_limit_messages
-        return Config(**values, message_burst=burst, namespaces=(), trace=trace)
+        return Config(
+            **values,
+            message_burst=2 * self.rate_limit_messages,
+            stream_rate_limit=self.stream_rate_limit or None,
+            namespaces=(),
+            trace=trace,
+        )
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -350,9 +350,8 @@ class AiService:
         for line in lines:
             if line.thinking_text and stream.request.think and session.is_heard():
                 self._think(stream, line.thinking_text)
-            text, size = line.text, self._config.token_chars
-            for start in range(0, len(text), size):
-                log.append(text[start : start + size].encode())
+            for piece in self._pieces(line.text):
+                log.append(piece.encode())
             if line.tool_calls:
                 stream.add_tool_calls(line.tool_calls)
         if log.last_seq > before:
@@ -362,9 +361,6 @@ class AiService:
                 stream.first_token_at = now
         if lines[-1].done:
             self._complete(session, stream, lines[-1], now)
-        session.take_turn(stream)
-        if not session.writable():
-            stream.waiting_until = log.last_seq
         self._grew(session, stream, now)
 
     def upstream_held(self, stream_id: StreamId, size: int, now: Millis) -> None:
@@ -372,12 +368,16 @@ class AiService:
         stream.line_bytes = size
         self._grew(session, stream, now)
 
-    @staticmethod
-    def _think(stream: Stream, text: str) -> None:
+    def _think(self, stream: Stream, text: str) -> None:
         metadata = events.TokenMetadata(stream.request.model, thinking=True)
-        stream.say(
-            events.Thinking(stream.name, text, stream.route.agent, stream.log.last_seq, metadata)
-        )
+        agent, seq = stream.route.agent, stream.log.last_seq
+        for piece in self._pieces(text):
+            stream.say(events.Thinking(stream.name, piece, agent, seq, metadata))
+
+    def _pieces(self, text: str) -> list[str]:
+        """Cut what is too long for one event."""
+        size = self._config.token_chars
+        return [text[start : start + size] for start in range(0, len(text), size)]
 
     def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
         self._pressure.unpause(session, stream, now)  # so that this pause counts
@@ -476,6 +476,7 @@ class AiService:
 
     def _forget_stream(self, session: AiSession, stream: Stream, now: Millis) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
+        self._timers.clear(Timer.PACE, stream.id)
         session.drop(stream)
         self._counters.merged_events += stream.merged_events
         del self._streams[stream.id]
@@ -487,11 +488,12 @@ class AiService:
         """The model has sent something: nobody may hold too much, nor all together."""
         self._count(stream, now)
         self._evict(now)
+        if stream.id not in self._streams:  # its own session had to go
+            return
+        self._pressure.offer(session, stream, now)
         if self._memory.is_starved():
             for owner, other in list(self._streams.values()):
                 self._pressure.relieve(owner, other, now)
-        else:
-            self._pressure.relieve(session, stream, now)
 
     def _evict(self, now: Millis) -> None:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
@@ -557,7 +559,7 @@ class AiService:
         ack = events.HeartbeatAck(
             active_streams=session.active_streams(),
             queue_size=session.waiting(),
-            streams={name: stream.next_seq - 1 for name, stream in session.streams.items()},
+            streams={name: stream.handed_seq for name, stream in session.streams.items()},
         )
         session.send(ack, now)
         return {}
@@ -728,7 +730,7 @@ class AiService:
                 self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
             if not running:
                 return True
-        elif not running and not any(session.has_events() for session in self._by_socket.values()):
+        elif not running and not any(session.is_owed() for session in self._by_socket.values()):
             return True
         self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
         return False
@@ -755,6 +757,9 @@ class AiService:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:
                 self._confirm_transfer(self._by_public[str(key)])
+            case Timer.PACE:
+                session, stream = self._streams[StreamId(int(key))]
+                self._pressure.offer(session, stream, now)
             case Timer.PRESSURE:
                 self._pressure.tell(self._by_public[str(key)], now)
             case Timer.SHUTDOWN:
@@ -779,6 +784,7 @@ class AiService:
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
             paused_ms=counters.paused_ms,
+            skipped_tokens=counters.skipped_tokens,
             detaches=counters.detaches,
             resumes=counters.resumes,
             cancels=counters.cancels,

@@ -19,7 +19,7 @@ from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis
 
-_TURN_BYTES = 8 * 1024
+_TURN_BYTES = 8 * 1024  # what an event takes beyond its turn, the stream's next turns lack
 
 
 class Listener(Protocol):
@@ -44,15 +44,16 @@ class AiSession:
         "_turns",
         "_unfinished",
         "allowance",
+        "behind",
         "paused",
         "pid_key",
-        "pressed",
         "previous",
         "public",
         "socket",
         "socket_id",
         "streams",
         "successor",
+        "told",
     )
 
     def __init__(
@@ -82,8 +83,10 @@ class AiSession:
         """By the client's streamId: running, or ended and within the grace period."""
         self.paused: dict[str, Stream] = {}
         """The streams whose model is paused for this client."""
-        self.pressed = False
-        """True: the client was told of the backpressure of this episode."""
+        self.behind = False
+        """True: an episode of backpressure: the client has not caught up."""
+        self.told = False
+        """True: it was told of that."""
         self.successor: AiSession | None = None
         """The session that took this one over, until the client has shown that it knows."""
         self.previous: AiSession | None = None
@@ -108,6 +111,10 @@ class AiSession:
         """Return the number of tokens of all streams that wait."""
         return sum(stream.waiting() for stream in self._turns)
 
+    def is_owed(self) -> bool:
+        """Return True if there is something that the client was not handed."""
+        return any(stream.has_output() for stream in self.streams.values())
+
     def unsent_bytes(self) -> int:
         return sum(stream.unsent_bytes() for stream in self._turns)
 
@@ -130,7 +137,7 @@ class AiSession:
 
     def take_turn(self, stream: Stream) -> None:
         """The stream has something for the client."""
-        if not stream.in_turn and stream.has_output():
+        if not stream.in_turn and stream.is_ready():
             stream.in_turn = True
             self._turns.append(stream)
             self._unfinished[stream.number] = stream
@@ -146,7 +153,7 @@ class AiSession:
     def hold(self) -> None:
         """All that the client was not handed waits from now on."""
         for stream in self._turns:
-            stream.waiting_until = stream.log.last_seq
+            stream.hold()
 
     def send(self, event: Event, now: Millis, *, keep: bool = True) -> None:
         """Send an event that may overtake the streams.
@@ -176,7 +183,7 @@ class AiSession:
         text = b',"%b.%d' % (self._control.offset(control), self._last_number)
         for number, stream in self._unfinished.items():
             if not stream.fully_handed():
-                text += b".%d.%d.%d" % (number, stream.next_seq - 1, stream.lane_at)
+                text += b".%d.%d.%d" % (number, stream.handed_seq, stream.lane_at)
         return text + b'"'
 
     def parse(self, value: object) -> Offset | None:
@@ -230,16 +237,19 @@ class AiSession:
         used = 0
         while turns and used < budget:
             stream = turns[0]
-            used += stream.pull(out, head, min(budget - used, _TURN_BYTES), tail)
-            if stream.has_output():
+            stream.turn_bytes = min(0, stream.turn_bytes) + _TURN_BYTES
+            size = stream.pull(out, head, min(budget - used, stream.turn_bytes), tail)
+            stream.turn_bytes -= size
+            used += size
+            if stream.is_ready():
                 turns.rotate(-1)
             else:
                 turns.popleft()
                 stream.in_turn = False
-                if not stream.running:
+                if stream.fully_handed():
                     stream.handed_at = now
                     self._unfinished.pop(stream.number, None)
-        if self.paused:
+        if self.paused or self.behind:
             self._listener.drained(self, now)
         return used
 

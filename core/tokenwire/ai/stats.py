@@ -15,6 +15,7 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
     backpressure_events: int
     merged_events: int
     paused_ms: int
+    skipped_tokens: int
     detaches: int
     resumes: int
     cancels: int
@@ -34,6 +35,7 @@ class Counters(msgspec.Struct):
     backpressure_events: int = 0
     merged_events: int = 0
     paused_ms: int = 0
+    skipped_tokens: int = 0
     detaches: int = 0
     resumes: int = 0
     cancels: int = 0

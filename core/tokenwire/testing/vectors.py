@@ -209,6 +209,9 @@ class AiOptions(
     message_burst: int = 40
     stream_starts_per_minute: int = 30
     takeovers_per_minute: int = 30
+    backpressure_policy: Literal["merge", "pause", "skip"] = "merge"
+    stream_rate_limit: int | None = None
+    """Tokens a second; null: any."""
     default_model: str = "codellama"
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""

@@ -32,6 +32,8 @@ def config(options: ServerOptions) -> Config:
         message_burst=ai.message_burst,
         stream_starts_per_minute=ai.stream_starts_per_minute,
         takeovers_per_minute=ai.takeovers_per_minute,
+        backpressure_policy=ai.backpressure_policy,
+        stream_rate_limit=ai.stream_rate_limit,
         default_model=ai.default_model,
         allowed_models=ai.allowed_models,
         recovery="on" if ai.recovery else "off",

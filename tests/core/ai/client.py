@@ -215,3 +215,7 @@ def paused(model: Model) -> bool:
 
 def cancelled(model: Model) -> bool:
     return model.cancelled
+
+
+def stopped(world: World) -> bool:
+    return world.stopped

@@ -21,6 +21,7 @@ from core.ai.client import (
     paused,
     read,
     setting,
+    stopped,
     text,
 )
 
@@ -330,3 +331,315 @@ def test_who_reads_slowly_and_steadily_gets_all_of_it() -> None:
     client.wire.unblock()
     assert text(client.take()) == "x" * 50 * 101
     assert world.server.stats().detaches == 0
+
+
+# -- the policies ----------------------------------------------------------------------------------
+
+
+def test_the_policy_pause_merges_nothing() -> None:
+    world, client = setting(backpressure_policy="pause")
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say(*["x"] * 101)
+    assert paused(model)
+    world.advance(500)
+    client.wire.unblock()
+    said = client.take()
+    assert [event["seq"] for event in said[:-1]] == list(range(1, 102))
+    assert (said[-1].name, said[-1]["policy"]) == ("ai:backpressure", "pause")
+    assert not paused(model)
+    stats = world.server.stats()
+    assert (stats.merged_events, stats.paused_ms, stats.skipped_tokens) == (0, 500, 0)
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 1}})
+    replay = only(client.take(), "ai:token")  # a replay comes in pieces all the same
+    assert replay["data"] == "x" * 100
+
+
+def test_the_policy_skip_leaves_out_the_oldest_above_the_threshold() -> None:
+    world, client = setting(backpressure_policy="skip", backpressure_threshold=5)
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say(*"abcdefgh")
+    world.advance(499)
+    assert world.server.stats().skipped_tokens == 0
+    world.advance(1)
+    assert world.server.stats().skipped_tokens == 3
+    model.say("i")
+    client.send("ai:heartbeat")
+    client.wire.unblock()
+    ack, token, notice, newest = client.take()
+    assert (ack["queueSize"], ack["streams"]) == (5, {"s": 0})  # handed over: nothing yet
+    assert (token["data"], token["seq"], token["tokenCount"]) == ("efgh", 8, 8)
+    assert metadata(token)["skipped"] == 4
+    assert metadata(token)["tokens"] == 4
+    assert (newest["data"], metadata(newest)) == ("i", {"model": "codellama"})
+    assert metadata(token)["intent"] == "chat"  # it is the first that the client gets
+    assert notice.fields == {
+        "message": "The connection is slower than the model: tokens are left out.",
+        "queueSize": 8,
+        "streamId": "s",
+        "policy": "skip",
+    }
+    model.say("j")
+    assert metadata(client.one()) == {"model": "codellama"}
+    model.done()
+    assert client.take()[-1]["totalTokens"] == 10
+    stats = world.server.stats()
+    assert (stats.skipped_tokens, stats.backpressure_events, stats.paused_ms) == (4, 1, 0)
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    assert text(client.take()) == "abcdefghij"  # the log has the whole text
+
+
+def test_with_the_policy_skip_a_reader_that_recovers_soon_misses_nothing() -> None:
+    world, client = setting(backpressure_policy="skip", backpressure_threshold=5)
+    model = client.stream()
+    for _ in range(3):
+        client.block()
+        model.say(*["x"] * 20)
+        world.advance(499)
+        client.wire.unblock()
+    world.advance(10_000)
+    model.say("y")
+    assert text(client.take()) == "x" * 60 + "y"
+    assert world.server.stats().backpressure_events == 0
+
+
+def test_with_the_policy_skip_the_text_that_waits_is_bounded_in_bytes_too() -> None:
+    world, client = setting(backpressure_policy="skip", outbox_bytes=1_000, log_bytes=100_000)
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say(*["x" * 100] * 30)
+    world.advance(500)
+    assert not paused(model)
+    client.wire.unblock()
+    token, notice = client.take()
+    assert metadata(token)["skipped"] == 22
+    assert len(str(token["data"])) == 800  # and the notice
+    assert notice["queueSize"] == 30
+
+
+def test_the_newest_token_is_never_left_out() -> None:
+    world, client = setting(backpressure_policy="skip", outbox_bytes=400)
+    models = [client.stream(name) for name in "ab"]
+    client.take()
+    client.block()
+    for model in models:
+        model.say("x" * 500)
+    world.advance(500)
+    models[0].say("y" * 500)
+    client.wire.unblock()
+    tokens = all_named(client.take(), "ai:token")
+    assert [(str(event["data"])[0], event["seq"]) for event in tokens] == [("y", 2), ("x", 1)]
+
+
+def test_with_the_policy_skip_a_replay_is_whole() -> None:
+    world, client = setting(backpressure_policy="skip", backpressure_threshold=5)
+    model = client.stream()
+    model.say(*["x"] * 50)
+    client.take()
+    client.block()
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    model.say(*["y"] * 50)
+    world.advance(10_000)
+    client.wire.unblock()
+    assert text(client.take()) == "x" * 50 + "y" * 50
+
+
+def test_who_comes_back_to_a_hole_gets_what_was_in_it() -> None:
+    world = new_world(recovery="on", backpressure_policy="skip", backpressure_threshold=5)
+    client = Client(world)
+    model = client.stream()
+    model.say("a")
+    said = client.take()
+    client.block()
+    model.say(*["x"] * 20)
+    world.advance(500)
+    client.send("ai:heartbeat")
+    client.wire.unblock(200)  # the answer and its offset, no token behind the hole
+    said += client.take()
+    assert said[-1].name == "ai:heartbeat:ack"
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    assert text(said + back.take()) == "a" + "x" * 20
+
+
+def test_with_the_policy_skip_a_full_log_pauses_the_model_and_skipping_makes_room() -> None:
+    world, client = setting(
+        backpressure_policy="skip", log_bytes=1_000, unconfirmed_bytes=1, outbox_bytes=500
+    )
+    model = client.stream()
+    empty = world.server.stats().bytes_held
+    client.block()
+    model.say(*["x" * 50] * 30)  # nobody was told yet, so nothing is left out yet
+    assert paused(model)
+    world.advance(500)
+    model.say("x" * 50)
+    assert paused(model)
+    client.wire.unblock()
+    assert not paused(model)
+    client.block()
+    model.say(*["x" * 50] * 15)
+    world.advance(500)
+    for _ in range(100):
+        model.say("x" * 50)
+        assert not paused(model)
+        assert world.server.stats().bytes_held < empty + 1_500
+
+
+def test_with_the_policy_skip_nobody_is_told_of_a_stream_that_is_over() -> None:
+    world, client = setting(backpressure_policy="skip", backpressure_threshold=5)
+    client.stream("a")
+    model = client.stream("b")
+    client.block()
+    model.say(*["x"] * 20)
+    model.done()
+    world.advance(5_000)
+    client.wire.unblock()
+    said = client.take()
+    assert text(said, "b") == "x" * 20
+    assert "ai:backpressure" not in [event.name for event in said]
+    assert world.server.stats().backpressure_events == 0
+    at_rest(world)
+
+
+# -- the rate limit --------------------------------------------------------------------------------
+
+
+def test_a_paced_stream_keeps_its_rate_and_loses_nothing() -> None:
+    world, client = setting(stream_rate_limit=100)
+    model = client.stream()
+    client.take()
+    model.say(*["x"] * 50)
+    model.done()
+    said = client.take()
+    assert [event["seq"] for event in said] == [5]
+    assert metadata(said[0])["tokens"] == 5
+    world.advance(449)
+    assert all(event.name == "ai:token" for event in said)
+    world.advance(1)
+    said += client.take()
+    assert text(said) == "x" * 50
+    assert [event.name for event in said] == ["ai:token"] * 10 + ENDED
+    assert said[-1]["totalTokens"] == 50
+    assert world.server.stats().merged_events == 10
+    at_rest(world)
+
+
+def test_a_model_that_is_slower_than_the_rate_is_not_held() -> None:
+    world, client = setting(stream_rate_limit=10)
+    model = client.stream()
+    client.take()
+    for _ in range(5):
+        model.say("x")
+        assert len(client.take()) == 1
+        world.advance(100)
+
+
+def test_a_paced_streams_model_is_slowed_and_its_client_is_not_blamed() -> None:
+    world, client = setting(stream_rate_limit=100, idle_timeout=500)
+    model = client.stream()
+    model.say(*["x"] * 105)
+    assert not paused(model)
+    model.say("x")
+    assert paused(model)
+    world.advance(500)
+    assert paused(model)
+    world.advance(50)
+    assert not paused(model)
+    model.done()
+    world.advance(1_000)
+    said = client.take()
+    assert text(said) == "x" * 106
+    assert "ai:backpressure" not in [event.name for event in said]
+    stats = world.server.stats()
+    assert (stats.backpressure_events, stats.paused_ms, stats.errors) == (0, 550, {})
+
+
+def test_a_paced_streams_model_is_slowed_by_bytes_too() -> None:
+    _, client = setting(stream_rate_limit=10, outbox_bytes=1_000)
+    model = client.stream()
+    model.say("x", "y" * 1_000)
+    assert not paused(model)
+    model.say("y")
+    assert paused(model)
+
+
+def test_a_paced_stream_waits_for_its_reader_as_any_other() -> None:
+    world, client = setting(stream_rate_limit=1_000, backpressure_threshold=100)
+    model = client.stream()
+    client.block()
+    model.say(*["x"] * 150)
+    world.advance(100)
+    client.send("ai:heartbeat")
+    world.advance(1_000)
+    client.wire.unblock()
+    said = client.take()
+    assert only(said, "ai:heartbeat:ack")["queueSize"] == 150
+    assert only(said, "ai:backpressure")["queueSize"] == 150
+    assert text(said) == "x" * 150
+
+
+def test_a_replay_is_not_paced_but_what_follows_is() -> None:
+    world, client = setting(stream_rate_limit=10)
+    model = client.stream()
+    for _ in range(30):
+        model.say("x")
+        world.advance(100)
+    model.say("y", "y", "y")
+    client.take()
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    assert text(client.take()) == "x" * 30 + "y"
+    world.advance(199)
+    assert text(client.take()) == "y"
+    world.advance(1)
+    assert text(client.take()) == "y"
+
+
+def test_what_came_while_its_client_was_away_is_not_paced() -> None:
+    world, client = setting(stream_rate_limit=10)
+    model = client.stream()
+    model.say("a", "b", "c")
+    client.leave()
+    model.say(*["x"] * 200)
+    assert not paused(model)
+    model.done()
+    world.advance(1_000)
+    back = Client(world)
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    assert text(back.take()) == "abc" + "x" * 200
+    at_rest(world)
+
+
+@pytest.mark.parametrize("how", ["cancel", "again", "forget"])
+def test_a_paced_stream_may_go_at_any_time(how: str) -> None:
+    world, client = setting(stream_rate_limit=10, reconnect_timeout=1_000)
+    model = client.stream()
+    model.say(*["x"] * 50)
+    if how == "cancel":
+        client.send("ai:cancel", {"streamId": "s"})
+        assert client.take()[-1].name == "ai:stream:cancelled"
+    elif how == "again":  # what its client was not told yet comes before the new start
+        model.done()
+        client.stream()
+        said = client.take()
+        assert [event.name for event in said[-3:]] == [*ENDED, "ai:stream:start"]
+        assert sum(len(str(event["data"])) for event in all_named(said, "ai:token")) == 50
+    world.advance(10_000)
+    at_rest(world)
+
+
+def test_a_shutdown_waits_for_what_is_paced() -> None:
+    world, client = setting(stream_rate_limit=10)
+    model = client.stream()
+    model.say(*["x"] * 50)
+    model.done()
+    world.server.shut_down(world.now)
+    world.pump()
+    world.advance(4_800)
+    assert not stopped(world)
+    world.advance(200)
+    assert stopped(world)
+    assert text(client.take()) == "x" * 50

@@ -24,6 +24,7 @@ from core.ai.client import (
     only,
     paused,
     setting,
+    stopped,
     text,
 )
 from core.clients import Polling
@@ -42,10 +43,6 @@ def system_prompt(model: Model) -> str | None:
     assert isinstance(messages, list)
     found = [message["content"] for message in messages if message["role"] == "system"]
     return found[0] if found else None
-
-
-def stopped(world: World) -> bool:
-    return world.stopped
 
 
 # -- connecting ------------------------------------------------------------------------------------

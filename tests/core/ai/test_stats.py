@@ -8,7 +8,7 @@ from tokenwire.ai.stats import Counters, Stats
 
 
 def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
-    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, 12, {"internal": 13}, 14, 15, 16)
+    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, 12, 13, {"internal": 14}, 15, 16, 17)
     assert msgspec.to_builtins(stats) == {
         "totalStreams": 1,
         "totalTokensStreamed": 2,
@@ -19,13 +19,14 @@ def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
         "backpressureEvents": 7,
         "mergedEvents": 8,
         "pausedMs": 9,
-        "detaches": 10,
-        "resumes": 11,
-        "cancels": 12,
-        "errors": {"internal": 13},
-        "bytesHeld": 14,
-        "memoryBound": 15,
-        "evictions": 16,
+        "skippedTokens": 10,
+        "detaches": 11,
+        "resumes": 12,
+        "cancels": 13,
+        "errors": {"internal": 14},
+        "bytesHeld": 15,
+        "memoryBound": 16,
+        "evictions": 17,
     }
 
 
