@@ -137,7 +137,7 @@ class Link:
         """Pass on what the client sends."""
         passed, websocket = 0, False
         _, writer = connection.ends
-        with suppress(ConnectionError):
+        with suppress(OSError):  # a connection that is lost, or no longer one
             while data := await reader.read(_PIECE):
                 websocket = websocket or b"upgrade: websocket" in data.lower()
                 if websocket:
@@ -156,7 +156,7 @@ class Link:
     async def _pass_back(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         """Pass on what the server sends."""
         writer, _ = connection.ends
-        with suppress(ConnectionError):
+        with suppress(OSError):  # a connection that is lost, or no longer one
             while data := await reader.read(_PIECE):
                 await connection.may_pass()
                 before, self._left = self._left, self._left - len(data)

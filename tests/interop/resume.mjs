@@ -4,20 +4,26 @@
 // Rules of this file: an id is good until its session has moved, so it is kept until the server says
 // so; a cut between the two loses nothing then. Asked at "connect", as in the snippet.
 
-const previous = (socket, cursors) => {
+// Returns what tells the clientId to come back with, or null on a first connection.
+export const kept = (socket) => {
   let own = null;
-  socket.on("connect", () => {
-    if (own !== null) socket.emit("ai:reconnect", { previousClientId: own, ...(cursors && { streams: cursors }) });
-  });
   socket.on("ai:connected", ({ clientId }) => (own ??= clientId));
   socket.on("ai:reconnect:success", ({ newClientId }) => (own = newClientId));
+  return () => own;
+};
+
+const ask = (socket, more) => {
+  const own = kept(socket);
+  socket.on("connect", () => {
+    if (own() !== null) socket.emit("ai:reconnect", { previousClientId: own(), ...more });
+  });
 };
 
 const cursor = (socket) => {
-  const cursors = {};
-  socket.on("ai:stream:start", ({ streamId, epoch }) => (cursors[streamId] = { seq: 0, epoch }));
-  socket.on("ai:token", ({ streamId, seq }) => (cursors[streamId].seq = seq));
-  previous(socket, cursors);
+  const streams = {};
+  socket.on("ai:stream:start", ({ streamId, epoch }) => (streams[streamId] = { seq: 0, epoch }));
+  socket.on("ai:token", ({ streamId, seq }) => (streams[streamId].seq = seq));
+  ask(socket, { streams });
 };
 
-export const resumers = { previous: (socket) => previous(socket, null), cursor };
+export const resumers = { previous: (socket) => ask(socket, {}), cursor };

@@ -193,6 +193,17 @@ class Recorded:
         assert self.closed.wait(limit), "the model's connection is still open"
         assert self.closed_early, "the model had finished before"
 
+    def wait_held_up(self, still: float = 0.25, limit: float = LIMIT) -> None:
+        """Wait until the socket has taken something, and then nothing for `still` seconds."""
+        until = time.monotonic() + limit
+        before, since = 0, time.monotonic()
+        while self.sent == 0 or time.monotonic() - since < still:
+            assert time.monotonic() < until, "the model was never held up"
+            assert not self.finished, "the model was not held up"
+            if self.sent != before:
+                before, since = self.sent, time.monotonic()
+            time.sleep(0.005)
+
 
 class ScriptedOllama:
     """The model server. A new one listens already."""

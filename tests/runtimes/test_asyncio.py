@@ -473,17 +473,9 @@ def endless() -> Script:
 
 
 def blocked_model(ollama: ScriptedOllama) -> Recorded:
-    """Wait until the model cannot write any more, and return what it had sent."""
+    """Wait until the model cannot write any more, and return its request."""
     request = ollama.request()
-    until = time.monotonic() + LIMIT
-    before, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.25:
-        assert time.monotonic() < until, "the model was never held up"
-        assert not request.finished, "the model was not held up"
-        if request.sent != before:
-            before, since = request.sent, time.monotonic()
-        time.sleep(0.01)
-    assert request.sent > 0
+    request.wait_held_up()
     return request
 
 
