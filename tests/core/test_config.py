@@ -46,6 +46,7 @@ def test_a_limit_below_one_is_refused_by_name(name: str, value: int) -> None:
         ({"namespaces": ("a",)}, "slash"),
         ({"namespaces": ("/a,b",)}, "comma"),
         ({"protocol": "engine.io"}, "ai_namespace"),
+        ({"trusted_proxies": ("10.0.0.0/33",)}, "trusted_proxies"),
         ({"path": "socket.io/"}, "slash"),
         ({"path": "/socket.io"}, "slash"),
     ],
