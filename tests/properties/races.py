@@ -21,7 +21,7 @@ from tokenwire.testing import World
 from tokenwire.testing.parse import take_answer, take_frames
 from tokenwire.testing.world import masked_frame
 
-CONFIG = Config(heartbeat_interval=NO_PINGS, recovery="on")
+CONFIG = Config(heartbeat_interval=NO_PINGS, recovery="on", takeovers_per_minute=1_000_000)
 STREAM = "s"
 
 Kind = Literal["clientId", "pid"]
