@@ -59,6 +59,9 @@ class AiService:
             "ai:heartbeat": self._on_heartbeat,
             "ai:reconnect": self._on_reconnect,
         }
+        self._ended_kept_for = (
+            config.heartbeat_interval + config.heartbeat_timeout + config.reconnect_timeout
+        )
         self._allowed_models = frozenset(map(ollama.canonical_name, config.allowed_models))
 
     # -- the namespace (socketio.socket.Namespace) -------------------------------------------------
@@ -402,10 +405,10 @@ class AiService:
     ) -> None:
         """The one place where a stream ends."""
         stream.move(how)
-        stream.ended_at = now
+        stream.over_at = now
         self._unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
-        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._config.reconnect_timeout)
+        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._ended_kept_for)
         self._counters.ended += 1
         self._counters.ended_ms += now - stream.accepted_at
         stream.end(*ending, discard=discard)
@@ -419,6 +422,19 @@ class AiService:
             if not stream.running and not stream.has_output()
         ]
         for stream in ended[: max(0, len(ended) - self._config.ended_streams_kept)]:
+            self._forget_stream(session, stream)
+
+    def _forget_ended(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """The time of an ended stream is over, unless its client may still lack some of it.
+
+        A slow reader gets all of it, however long that takes; who is away may come back for it; and
+        what was handed over may be lost on the way, with nobody to know it before the heartbeat.
+        """
+        waits = stream.has_output() or session.socket is None
+        at = (now if waits else stream.over_at) + self._ended_kept_for
+        if at > now:
+            self._timers.set(Timer.STREAM_FORGET, stream.id, at)
+        else:
             self._forget_stream(session, stream)
 
     def _forget_stream(self, session: AiSession, stream: Stream) -> None:
@@ -543,11 +559,9 @@ class AiService:
     def _on_reconnect(self, session: AiSession, args: list[object], now: Millis) -> Answer:
         request = messages.parse_reconnect(args)
         public = self._capabilities.check(request.previous_client_id)
-        previous = None if public is None else self._by_public.get(public)
+        previous = self._holder(public, now)
         if previous is None:
             raise Refusal(Code.RECONNECT_FAILED)
-        while previous.successor is not None:  # taken over before, but the answer was lost
-            previous = previous.successor
         cursors = request.streams or {}
         # What came over this very connection it has, but for what it names.
         moved: list[str] = []
@@ -578,6 +592,20 @@ class AiService:
         # Of this connection alone: over another one, the streams go on elsewhere.
         session.send(success, now, keep=False)
         return {"newClientId": success.new_client_id}
+
+    def _holder(self, public: str | None, now: Millis) -> AiSession | None:
+        """Return who has the streams of a clientId now; None: it is over, or never was one.
+
+        A deadline that has passed counts, handled or not: what came late must not win.
+        """
+        session = None if public is None else self._by_public.get(public)
+        while session is not None and session.successor is not None:
+            # It was taken over before, but the answer was lost.
+            burnt = self._timers.is_due(Timer.TRANSFER, session.successor.public, now)
+            session = None if burnt else session.successor
+        if session is None or self._timers.is_due(Timer.SESSION_FORGET, session.public, now):
+            return None
+        return session
 
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
@@ -714,11 +742,7 @@ class AiService:
                 limit = f"limit: {self._config.stream_timeout} ms"
                 self._fail(session, stream, Code.STREAM_TIMEOUT, limit, now)
             case Timer.STREAM_FORGET:
-                session, stream = self._streams[StreamId(int(key))]
-                if stream.has_output():  # a slow reader gets all of it, however long that takes
-                    self._timers.set(timer, key, now + self._config.reconnect_timeout)
-                else:
-                    self._forget_stream(session, stream)
+                self._forget_ended(*self._streams[StreamId(int(key))], now)
             case Timer.SESSION_FORGET:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:

@@ -223,6 +223,7 @@ class AiSession:
                 turns.popleft()
                 stream.in_turn = False
                 if not stream.running:
+                    stream.over_at = now
                     self._unfinished.pop(stream.number, None)
         if self.paused:
             self._service.drained(self, now)

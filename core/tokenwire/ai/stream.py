@@ -82,7 +82,6 @@ class Stream:
         "_tool_call_room",
         "accepted_at",
         "config",
-        "ended_at",
         "epoch",
         "first_token_at",
         "id",
@@ -94,6 +93,7 @@ class Stream:
         "name",
         "next_seq",
         "number",
+        "over_at",
         "paused_at",
         "paused_ms",
         "replay_until",
@@ -133,7 +133,8 @@ class Stream:
         """True: the session's round of streams has this one."""
         self.accepted_at = now
         self.first_token_at: Millis | None = None
-        self.ended_at: Millis | None = None
+        self.over_at = now
+        """When it has ended; if its client was handed the last of it later, when that was."""
         self.paused_at: Millis | None = None
         self.paused_ms = 0
         self.merged_events = 0
