@@ -442,7 +442,7 @@ class AiService:
     ) -> None:
         """The one place where a stream ends."""
         stream.move(how)
-        stream.ended_at = now
+        stream.over_at = now
         self._pressure.unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
         self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._ended_span)
@@ -464,13 +464,15 @@ class AiService:
             self._forget_stream(session, stream, now)
 
     def _forget_ended(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        """Forget an ended stream, unless its client may still need it."""
-        if stream.has_output() or session.socket is None:  # however slowly it reads; or it is away
-            until = now + self._ended_span
-        else:
-            until = stream.handed_at + self._ended_span
-        if until > now:
-            self._timers.set(Timer.STREAM_FORGET, stream.id, until)
+        """The time of an ended stream is over, unless its client may still lack some of it.
+
+        A slow reader gets all of it, however long that takes; who is away may come back for it; and
+        what was handed over may be lost on the way, with nobody to know it before the heartbeat.
+        """
+        waits = stream.has_output() or session.socket is None
+        at = (now if waits else stream.over_at) + self._ended_span
+        if at > now:
+            self._timers.set(Timer.STREAM_FORGET, stream.id, at)
         else:
             self._forget_stream(session, stream, now)
 
@@ -571,11 +573,9 @@ class AiService:
         public = self._capabilities.check(request.previous_client_id)
         if public is None and is_client_id(request.previous_client_id):
             self._count_guess(session, now)
-        previous = None if public is None else self._by_public.get(public)
+        previous = self._holder(public, now)
         if previous is None:
             raise Refusal(Code.RECONNECT_FAILED)
-        while previous.successor is not None:  # taken over before, but the answer was lost
-            previous = previous.successor
         cursors = request.streams or {}
         # What came over this very connection it has, but for what it names.
         moved: list[str] = []
@@ -615,6 +615,20 @@ class AiService:
         assert session.socket is not None
         assert session.socket.carrier is not None
         session.socket.carrier.guesser.was_wrong(now)
+
+    def _holder(self, public: str | None, now: Millis) -> AiSession | None:
+        """Return who has the streams of a clientId now; None: it is over, or never was one.
+
+        A deadline that has passed counts, handled or not: what came late must not win.
+        """
+        session = None if public is None else self._by_public.get(public)
+        while session is not None and session.successor is not None:
+            # It was taken over before, but the answer was lost.
+            burnt = self._timers.is_due(Timer.TRANSFER, session.successor.public, now)
+            session = None if burnt else session.successor
+        if session is None or self._timers.is_due(Timer.SESSION_FORGET, session.public, now):
+            return None
+        return session
 
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis

@@ -247,7 +247,7 @@ class AiSession:
                 turns.popleft()
                 stream.in_turn = False
                 if stream.fully_handed():
-                    stream.handed_at = now
+                    stream.over_at = now
                     self._unfinished.pop(stream.number, None)
         if self.paused or self.behind:
             self._listener.drained(self, now)

@@ -91,10 +91,8 @@ class Stream:
         "accepted_at",
         "config",
         "counted_bytes",
-        "ended_at",
         "epoch",
         "first_token_at",
-        "handed_at",
         "id",
         "in_turn",
         "lane_at",
@@ -105,6 +103,7 @@ class Stream:
         "name",
         "next_seq",
         "number",
+        "over_at",
         "pace",
         "paused_at",
         "paused_ms",
@@ -158,7 +157,8 @@ class Stream:
         """What is left of its turn; below 0: what it took too much."""
         self.accepted_at = now
         self.first_token_at: Millis | None = None
-        self.ended_at: Millis | None = None
+        self.over_at = now
+        """When it has ended; if its client was handed the last of it later, when that was."""
         self.paused_at: Millis | None = None
         self.paused_ms = 0
         self.merged_events = 0
@@ -173,8 +173,6 @@ class Stream:
         self._lane_first = 0
         """How many events were before the first that is kept."""
         self.lane_bytes = 0
-        self.handed_at = now
-        """When the client was handed the last of it, once it has ended."""
         self.line_bytes = 0
         """What is held of a line of the model's that is not whole yet."""
         self.counted_bytes = 0

@@ -1700,6 +1700,95 @@ def test_an_ended_stream_waits_for_an_absent_client() -> None:
     at_rest(world)
 
 
+def test_an_ended_stream_waits_for_its_client_as_long_as_the_session_does() -> None:
+    world, client = setting()
+    model = client.stream()
+    model.say("a")
+    client.take()
+    seen = client.offset
+    model.say("b")
+    model.done()
+    world.advance(10_000)
+    client.leave()
+    world.advance(29_999)
+    back = Client(world, {"pid": client.pid, "offset": seen})
+    assert back.names() == ["ai:token", *ENDED]
+    at_rest(world)
+
+
+def test_an_ended_stream_waits_also_when_the_loss_was_noticed_late() -> None:
+    world, client = setting(heartbeat_interval=25_000)
+    model = client.stream()
+    model.say("a")
+    client.take()
+    seen = client.offset
+    model.say("b")
+    model.done()
+    world.advance(25_000 + 20_000 + 29_999)  # no pong has come
+    back = Client(world, {"pid": client.pid, "offset": seen})
+    assert back.names() == ["ai:token", *ENDED]
+    at_rest(world)
+
+
+def test_the_time_of_an_ended_stream_begins_when_its_client_was_handed_the_last_of_it() -> None:
+    world, client = setting(heartbeat_interval=4_000, heartbeat_timeout=3_000)
+    kept = 4_000 + 3_000 + 30_000
+    stream, early = client.stream(), client.stream("early")
+    early.done()
+    stream.say("a")
+    client.block()
+    stream.done()
+    for now in range(0, 100_000, 2_000):
+        world.advance(2_000)
+        if now == 50_000:
+            client.wire.unblock()
+        elif now < 50_000:
+            client.wire.unblock(1)  # reads, very slowly
+        client.wire.send_text("3")
+        if now == 50_000 + kept - 3_000:
+            client.send("ai:heartbeat")
+            assert client.take()[-1]["streams"] == {"s": 1}
+    client.send("ai:heartbeat")
+    assert client.take()[-1]["streams"] == {}
+
+
+def test_an_id_is_over_at_its_deadline_handled_or_not() -> None:
+    world, client = setting()
+    client.stream()
+    other = Client(world)
+    client.leave()
+    world.now = Millis(world.now + 30_000)  # and nobody has called handle_timeout
+    other.send("ai:reconnect", {"previousClientId": client.id})
+    assert other.names() == ["ai:error"]
+
+
+def test_a_used_id_is_over_at_its_deadline_handled_or_not() -> None:
+    world, client = setting()
+    client.stream()
+    back, other = Client(world), Client(world)
+    client.leave()
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    world.now = Millis(world.now + 30_000)
+    other.send("ai:reconnect", {"previousClientId": client.id})
+    assert other.names() == ["ai:error"]
+    assert not back.fenced
+    other.send("ai:reconnect", {"previousClientId": back.id})
+    assert other.names() == ["ai:reconnect:success", "ai:stream:start"]
+
+
+def test_a_client_of_very_many_streams_is_recovered() -> None:
+    world, client = setting(
+        max_concurrent_streams=200, message_burst=1_000, stream_starts_per_minute=1_000
+    )
+    for number in range(200):
+        client.stream(f"s{number}")
+    client.take()
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    assert back.hello["recovered"]
+    assert back.names() == []
+
+
 # -- shutdown --------------------------------------------------------------------------------------
 
 
