@@ -38,6 +38,7 @@ class Timer(enum.Enum):
     TRANSFER = "session transfer"  # an old clientId after its transfer
     PRESSURE = "backpressure notice"  # a reader is still slow: tell it
     PACE = "stream rate limit"  # the next tokens may go
+    MEMORY = "memory"  # it was used up: has anybody read?
     RECONNECT = "client reconnect"  # time to try again
     ACK = "ack"  # no acknowledgement came
     SHUTDOWN = "shutdown"  # running streams have had their time

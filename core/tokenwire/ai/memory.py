@@ -35,5 +35,9 @@ class Memory:
         return self._starved
 
     def share(self, streams: int) -> int:
-        """Return what each of so many streams may keep of its text, if memory is short."""
-        return self._limit // 2 // max(1, streams)
+        """Return what each of so many streams may keep of text that was handed over, when memory
+        is short.
+
+        All together keep no more than a part of what lies between REFUSE and EVICT.
+        """
+        return self._limit // 20 // max(1, streams)

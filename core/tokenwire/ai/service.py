@@ -32,6 +32,7 @@ from tokenwire.wire import ids
 
 _EPOCH_BYTES = 6
 _STREAM_NAME_BYTES = 9
+_MEMORY_STEP = 1_000  # how often a node without room looks whether anybody has read
 _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been said
 
 Answer = dict[str, object]
@@ -244,9 +245,10 @@ class AiService:
             name = f"stream_{ids.text(self._ids.random_bytes(_STREAM_NAME_BYTES))}"
         stream = session.streams.get(name)
         if stream is not None and stream.running:
-            if stream.request != request:
+            if not stream.is_for(request):
                 raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
-            self._rewind(session, stream, None, now)
+            if not self._rewind(session, stream, None, now):
+                self._say_gap(session, stream, now)
             return {"streamId": name, "epoch": stream.epoch}
         limit = self._config.max_concurrent_streams
         if session.active_streams() >= limit:
@@ -257,7 +259,9 @@ class AiService:
             )
         self._check_unread(session)
         if self._memory.is_above(REFUSE):
-            raise Refusal(Code.NODE_OVERLOADED)
+            self._make_room(now, running=False)
+            if self._memory.is_above(REFUSE):
+                raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)
         session.allowance.take_start(now)
@@ -268,6 +272,7 @@ class AiService:
         self._bound_ended(session, now)
         stream = self._start(session, name, request, route, now)
         stream.precede(unread)
+        self._count(stream, now)
         return {"streamId": name, "epoch": stream.epoch}
 
     def _check_unread(self, session: AiSession) -> None:
@@ -312,7 +317,6 @@ class AiService:
         stream = Stream(stream_id, name, epoch, request, route, self._config, now)
         self._streams[stream_id] = (session, stream)
         session.adopt(stream)
-        self._count(stream, now)
         self._counters.streams += 1
         self._timers.set(Timer.STREAM, stream_id, now + self._config.stream_timeout)
         session.take_turn(stream)
@@ -325,6 +329,7 @@ class AiService:
             think=request.think,
         )
         self.upstreams.start(stream_id, upstream_request, now)
+        self._grew(session, stream, now)
         return stream
 
     @staticmethod
@@ -469,10 +474,15 @@ class AiService:
         A slow reader gets all of it, however long that takes; who is away may come back for it; and
         what was handed over may be lost on the way, with nobody to know it before the heartbeat.
         """
-        waits = stream.has_output() or session.socket is None
-        at = (now if waits else stream.over_at) + self._ended_span
-        if at > now:
-            self._timers.set(Timer.STREAM_FORGET, stream.id, at)
+        socket = session.socket
+        heard = socket is not None and (
+            socket.heard_at >= stream.over_at + self._config.heartbeat_timeout
+        )
+        due = stream.over_at + self._ended_span
+        if due <= now and (stream.has_output() or not heard):
+            due = now + self._ended_span
+        if due > now:
+            self._timers.set(Timer.STREAM_FORGET, stream.id, due)
         else:
             self._forget_stream(session, stream, now)
 
@@ -487,15 +497,39 @@ class AiService:
     # -- memory ------------------------------------------------------------------------------------
 
     def _grew(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        """The model has sent something: nobody may hold too much, nor all together."""
+        """The stream holds more: nobody may hold too much, nor all together."""
+        starved = self._memory.is_starved()
         self._count(stream, now)
         self._evict(now)
-        if stream.id not in self._streams:  # its own session had to go
-            return
-        self._pressure.offer(session, stream, now)
+        if self._memory.is_starved() and not starved:
+            self._starve(now)
+        if stream.id in self._streams:  # else its own session had to go
+            self._pressure.offer(session, stream, now)
+
+    def _starve(self, now: Millis) -> None:
+        """Memory is used up: what was handed over makes room, or else all models pause."""
+        self._make_room(now, running=True)
         if self._memory.is_starved():
-            for owner, other in list(self._streams.values()):
-                self._pressure.relieve(owner, other, now)
+            for session, stream in list(self._streams.values()):
+                self._pressure.relieve(session, stream, now)
+            self._timers.set(Timer.MEMORY, 0, now + _MEMORY_STEP)
+
+    def _make_room(self, now: Millis, *, running: bool) -> None:
+        """Evict what was handed over of all streams, but for the last of it."""
+        share = self._memory.share(len(self._streams))
+        for _, stream in list(self._streams.values()):
+            if running or not stream.running:
+                self._trim(stream, share, share, now)
+
+    def _trim(self, stream: Stream, size: int, unconfirmed: int, now: Millis) -> None:
+        """Evict text that was handed over until `size` bytes are held.
+
+        The last `unconfirmed` bytes before what the client was not handed may not have arrived.
+        """
+        log = stream.log
+        log.evict_to(size, before=log.seq_before(stream.next_seq, unconfirmed))
+        stream.trim_lane()
+        self._count(stream, now)
 
     def _evict(self, now: Millis) -> None:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
@@ -524,20 +558,16 @@ class AiService:
                     self._pressure.drained(session, now)
 
     def _is_full(self, stream: Stream, now: Millis) -> bool:
-        """Return True if no more of the stream can be held: its client must read first.
-
-        What was handed over makes room, but for the last of it, which may not have arrived.
-        """
-        config, log, memory = self._config, stream.log, self._memory
-        limit = config.log_bytes
-        if memory.is_starved():
-            limit = min(limit, memory.share(len(self._streams)))
-        if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
-            unconfirmed = min(config.unconfirmed_bytes, limit // 4)
-            log.evict_to(limit - limit // 8, before=log.seq_before(stream.next_seq, unconfirmed))
-            self._count(stream, now)
-        too_large = log.size > config.log_bytes or stream.lane_bytes > config.log_bytes
-        return too_large or memory.is_starved()
+        """Return True if no more of the stream can be held: its client must read first."""
+        config, limit = self._config, self._config.log_bytes
+        if self._memory.is_starved():
+            share = self._memory.share(len(self._streams))
+            self._trim(stream, share, share, now)
+        elif stream.log.size > limit or stream.lane_bytes > limit:
+            # An eighth at once: evicting a token copies all boundaries.
+            self._trim(stream, limit - limit // 8, min(config.unconfirmed_bytes, limit // 4), now)
+        too_large = stream.log.size > limit or stream.lane_bytes > limit
+        return too_large or self._memory.is_starved()
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -583,12 +613,19 @@ class AiService:
         if previous is not session:
             if previous.socket is not None:
                 previous.allowance.take_takeover(now)
+            if previous.public == public:  # its client knows it: the older ones are burnt
+                self._confirm_transfer(previous)
             moved, replaced = self._transfer(previous, session, now)
         elif public != session.public:
             moved = list(session.streams)
-        for name, stream in session.streams.items():
-            if name in moved or name in cursors:
-                self._rewind(session, stream, cursors.get(name), now)
+        gaps = [
+            stream
+            for name, stream in session.streams.items()
+            if (name in moved or name in cursors)
+            and not self._rewind(session, stream, cursors.get(name), now)
+        ]
+        for stream in gaps:
+            self._say_gap(session, stream, now)
         self._counters.resumes += 1
         success = events.ReconnectSuccess(
             previous_client_id=request.previous_client_id,
@@ -632,15 +669,17 @@ class AiService:
 
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
-    ) -> None:
+    ) -> bool:
+        """Go back to what the client has. Return False if more is needed than is kept."""
         seq = None
         if cursor is not None and cursor.epoch in (None, stream.epoch):
             seq = cursor.seq
-        if seq is not None and seq > stream.log.last_seq:  # of an earlier stream of that name
+        if seq is not None and seq > stream.known_seq:  # of an earlier stream of that name
             seq = None
-        if not stream.rewind(seq):
-            self._say_gap(session, stream, now)
+        whole = stream.rewind(seq)
+        self._count(stream, now)
         session.take_turn(stream)
+        return whole
 
     def _say_gap(self, session: AiSession, stream: Stream, now: Millis) -> None:
         """The client needs text that is not kept any more."""
@@ -686,6 +725,7 @@ class AiService:
                 session.paused[name] = stream
         previous.paused.clear()
         self._by_pid.pop(previous.pid_key, None)
+        previous.retire()
         previous.successor = session
         session.previous = previous
         session.allowance.inherit_takeovers(previous.allowance)
@@ -776,6 +816,9 @@ class AiService:
                 self._pressure.offer(session, stream, now)
             case Timer.PRESSURE:
                 self._pressure.tell(self._by_public[str(key)], now)
+            case Timer.MEMORY:
+                if self._memory.is_starved():
+                    self._starve(now)
             case Timer.SHUTDOWN:
                 return self._shutdown_step(now)
             case _:

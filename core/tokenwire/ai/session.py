@@ -171,6 +171,10 @@ class AiSession:
         if self.socket is not None:
             self.socket.send_event(body, now)
 
+    def retire(self) -> None:
+        """The session was taken over: nothing is kept for its client any more."""
+        self._control = None
+
     # -- connection state recovery -----------------------------------------------------------------
 
     def _offset(self) -> bytes:

@@ -59,6 +59,18 @@ STREAM_BYTES = 4 * 1024
 _LANE_EVENT_BYTES = 128
 
 
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def _encode_context(context: dict[str, object] | None) -> bytes:
+    return b"" if context is None else _sorted(context)
+
+
+def _text_bytes(text: str) -> int:
+    """Return what Python may take for a text."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
 class LaneEvent(NamedTuple):
     after: int
     """The seq after which it comes."""
@@ -68,6 +80,8 @@ class LaneEvent(NamedTuple):
     """True: the start, which also a cancelled stream keeps."""
     rewinds: bool = False
     """True: behind it comes the first token."""
+    earlier: bool = False
+    """True: of an earlier stream of this name."""
 
     @property
     def size(self) -> int:
@@ -78,6 +92,8 @@ class Stream:
     """A stream of one session."""
 
     __slots__ = (
+        "_context",
+        "_cut_seq",
         "_ending",
         "_fixed_bytes",
         "_lane",
@@ -85,6 +101,7 @@ class Stream:
         "_merges",
         "_plain_metadata",
         "_released",
+        "_rewound",
         "_token_agent",
         "_token_head",
         "_tool_call_room",
@@ -131,7 +148,8 @@ class Stream:
         self.id = stream_id
         self.name = name
         self.epoch = epoch
-        self.request = request
+        self.request = msgspec.structs.replace(request, agent_context=None)
+        self._context = _encode_context(request.agent_context)  # as text: built, it takes far more
         self.route = route
         self.config = config
         self.state = State.WAITING
@@ -172,18 +190,29 @@ class Stream:
         self._lane: deque[LaneEvent] = deque()
         self._lane_first = 0
         """How many events were before the first that is kept."""
+        self._rewound = 0
+        """Who has fewer events of the lane lacks a start that is not kept any more."""
+        self._cut_seq = 0
+        """The last token before a cancel."""
         self.lane_bytes = 0
         self.line_bytes = 0
         """What is held of a line of the model's that is not whole yet."""
         self.counted_bytes = 0
         """What was counted of it as held."""
-        self._fixed_bytes = STREAM_BYTES + request.size()
+        texts = _text_bytes(request.prompt) + _text_bytes(route.system or "")
+        self._fixed_bytes = STREAM_BYTES + texts + len(self._context)
         self._ending: tuple[events.Event, ...] = ()
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
         self._token_agent = b',"agent":%b,"tokenCount":' % json.encode(route.agent)
         self._plain_metadata = json.encode(events.TokenMetadata(model=request.model))
         self._say_start(resumed=False)
+
+    def is_for(self, request: StreamRequest) -> bool:
+        """Return True if it is what a request asks for."""
+        return self._context == _encode_context(
+            request.agent_context
+        ) and self.request == msgspec.structs.replace(request, agent_context=None)
 
     @property
     def running(self) -> bool:
@@ -201,9 +230,16 @@ class Stream:
     def _put(self, event: LaneEvent) -> None:
         self._lane.append(event)
         self.lane_bytes += event.size
+        self.trim_lane()
+
+    def trim_lane(self) -> None:
+        """Keep only so much of the events that the client was handed."""
         while self.lane_bytes > self.config.lane_bytes and self._lane_first < self.lane_at:
-            self.lane_bytes -= self._lane.popleft().size
+            event = self._lane.popleft()
+            self.lane_bytes -= event.size
             self._lane_first += 1
+            if event.opening:
+                self._rewound = self._lane_first
 
     def _pending(self) -> list[LaneEvent]:
         """Take out the events that the client was not handed."""
@@ -229,6 +265,7 @@ class Stream:
     def end(self, *ending: events.Event, discard: bool = False) -> None:
         """Put the events that end the stream; with `discard`, what waits is dropped first."""
         if discard:
+            self._cut_seq = self.log.last_seq
             self.log.cut_after(self.next_seq - 1)
             self.waiting_until = 0
             for event in self._pending():
@@ -253,7 +290,7 @@ class Stream:
         """Put events of an earlier stream of this name before the start."""
         pending = self._pending()
         for body in bodies:
-            self._put(LaneEvent(0, body, opening=True))
+            self._put(LaneEvent(0, body, opening=True, earlier=True))
         for event in pending:
             self._put(event)
 
@@ -271,6 +308,8 @@ class Stream:
             False if the first token that it needs is not kept any more. It gets what there is, and
             no start, so that it does not empty its text.
         """
+        if self.lane_at < self.lane_end and self._lane[self.lane_at - self._lane_first].earlier:
+            return True  # nothing of this stream was handed over yet: all of it is to come
         wanted = 1 if seq is None else seq + 1
         whole = wanted >= self.log.first_seq
         self._go_to(wanted)
@@ -294,7 +333,12 @@ class Stream:
 
     def knows(self, seq: int, lane_at: int) -> bool:
         """Return True if a client can have been handed so much."""
-        return seq <= self.log.last_seq and lane_at <= self.lane_end
+        return seq <= self.known_seq and lane_at <= self.lane_end
+
+    @property
+    def known_seq(self) -> int:
+        """The last token that the client can have been handed, before it asked for older ones."""
+        return max(self.log.last_seq, self._cut_seq)
 
     def recover(self, seq: int, lane_at: int) -> bool:
         """Take the client back to what it has: the last token, and so many events of the lane.
@@ -302,10 +346,10 @@ class Stream:
         Returns:
             False if the first token that it needs is not kept any more: it gets what there is.
         """
-        if lane_at < self._lane_first:
+        if lane_at < self._rewound:
             return self.rewind(None)
         self.resumes += 1
-        self.lane_at = lane_at
+        self.lane_at = lane_at = max(lane_at, self._lane_first)
         start = None
         for number in range(lane_at, self.lane_end):
             if self._lane[number - self._lane_first].rewinds:
@@ -419,8 +463,6 @@ class Stream:
                 event = self._lane[self.lane_at - self._lane_first]
             if event is not None and event.after < self.next_seq:
                 self.lane_at += 1
-                if event.rewinds:
-                    self.next_seq = 1
                 body = self._body(event.event)
             elif self.next_seq <= self.released:
                 released = self.released

@@ -104,16 +104,11 @@ class Upstreams:
         except RemoteProtocolError as error:
             self._fail(stream, Code.UPSTREAM_ERROR, str(error), now)
             return
-        self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
-        self._tell_held(stream, now)
-
-    def _tell_held(self, stream: StreamId, now: Millis) -> None:
-        """Tell how much is held of a line that is not whole, if that has changed."""
-        upstream = self._upstreams.get(stream)
-        if upstream is None or upstream.over or upstream.splitter.size == upstream.held:
-            return
-        upstream.held = upstream.splitter.size
-        self._listener.upstream_held(stream, upstream.held, now)
+        if upstream.splitter.size != upstream.held:
+            upstream.held = upstream.splitter.size
+            self._listener.upstream_held(stream, upstream.held, now)
+        if stream in self._upstreams:  # else the listener had no room for it
+            self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
 
     def _take(
         self,

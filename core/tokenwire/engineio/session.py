@@ -109,6 +109,7 @@ class EngineSession:
         "address",
         "control",
         "handshake",
+        "heard_at",
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
@@ -156,6 +157,8 @@ class EngineSession:
         self.control: deque[bytes] = deque()
         self.progress_at = Millis(0)
         """When the peer's socket last took something."""
+        self.heard_at = Millis(0)
+        """When the peer last said something."""
         self.stuck: ConnId | None = None
         """The connection whose socket has refused something, and not been asked again since."""
         self.heartbeat_interval, self.heartbeat_timeout = heartbeat
@@ -259,6 +262,7 @@ class EngineSession:
         Raises:
             RemoteProtocolError: a packet that a client must not send.
         """
+        self.heard_at = now
         if type(packet) is Binary:
             self.upper.receive(packet, now)
             return True

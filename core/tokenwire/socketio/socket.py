@@ -154,6 +154,11 @@ class Socket:
             return ""
         return self.carrier.session.handshake.header("user-agent") or ""
 
+    @property
+    def heard_at(self) -> Millis:
+        """When its client last said something, on whatever namespace; 0 without a client."""
+        return Millis(0) if self.carrier is None else self.carrier.session.heard_at
+
     def writable(self) -> bool:
         """Return True if what is queued now can go out now."""
         return self.carrier is not None and self.carrier.session.writable()

@@ -28,7 +28,7 @@ def test_it_is_starved_from_above_the_limit_until_there_is_room_again() -> None:
     assert not memory.is_starved()
 
 
-def test_streams_share_half_of_it() -> None:
+def test_streams_share_a_part_of_it() -> None:
     memory = Memory(1_000)
-    assert memory.share(0) == memory.share(1) == 500
-    assert memory.share(10) == 50
+    assert memory.share(0) == memory.share(1) == 50
+    assert memory.share(10) == 5

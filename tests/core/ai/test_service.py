@@ -1269,6 +1269,146 @@ def test_the_unfinished_line_of_a_model_counts() -> None:
     at_rest(world)
 
 
+def test_text_that_was_handed_over_makes_room_before_a_model_is_paused() -> None:
+    """Prompts alone take most of the memory; the logs are small, and read."""
+    world, first = setting(memory_bytes=1_000_000)
+    clients = [first, *(Client(world) for _ in range(20))]
+    models = [client.stream("s", "x" * 30_000) for client in clients]
+    for _ in range(300):
+        for model in models:
+            model.say("y" * 200)
+        for client in clients:
+            client.take()
+    assert [paused(model) for model in models] == [False] * len(models)
+    at_rest(world)
+
+
+def test_ended_streams_that_are_read_make_room() -> None:
+    world, hog = setting(memory_bytes=400_000)
+    client = Client(world)
+    model = client.stream()
+    for number in range(9):
+        ended = hog.stream(f"s{number}")
+        ended.say(*["x" * 10_000] * 3)
+        ended.done()
+        hog.take()
+    for _ in range(200):
+        model.say("y" * 1_000)
+        client.take()
+        assert not paused(model)
+    other = Client(world)
+    other.stream()  # there is room again, and no refusal
+    at_rest(world)
+
+
+def test_a_node_without_room_looks_again_whether_anybody_has_read() -> None:
+    world, hog = setting(memory_bytes=200_000, outbox_bytes=1_000_000, slow_consumer_timeout=10**6)
+    client = Client(world)
+    model = client.stream()
+    ended = hog.stream()
+    hog.block()
+    ended.say(*["x" * 10_000] * 18)
+    ended.done()
+    assert paused(model)
+    world.advance(5_000)
+    assert paused(model)
+    hog.wire.unblock()
+    world.advance(1_000)
+    assert not paused(model)
+    model.say("y")
+    assert text(hog.take()) == "x" * 180_000
+    assert text(client.take()) == "y"
+    at_rest(world)
+
+
+def test_who_is_dropped_by_what_a_reconnect_says_may_go_for_want_of_room() -> None:
+    world, client = setting(
+        memory_bytes=90_000,
+        log_bytes=4_096,
+        unconfirmed_bytes=256,
+        outbox_bytes=1_500,
+        outbox_burst_bytes=1_500,
+    )
+    models = [client.stream(f"s{number}") for number in range(10)]
+    for model in models * 100:
+        if world.server.stats().bytes_held < 88_000:
+            model.say("z" * 40)
+    client.take()
+    back = Client(world)
+    back.block()
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    at_rest(world)
+
+
+def test_what_is_told_of_a_stream_before_its_next_start_counts() -> None:
+    world, client = setting(outbox_bytes=1_000_000)
+    model = client.stream()
+    client.block()
+    model.say(*["\x01" * 10_000] * 5)  # each takes six characters of JSON
+    model.done()
+    client.stream()
+    assert world.server.stats().bytes_held > 300_000
+    at_rest(world)
+
+
+def test_a_line_that_is_whole_counts_once() -> None:
+    world, away = setting(memory_bytes=1_000_000)
+    client = Client(world)
+    away.stream().say("x" * 10_000)
+    away.leave()
+    model = client.stream()
+    model.send(b'{"message":{"content":"' + b"y" * 500_000)
+    model.send(b'"},"done":false}\n')
+    assert world.server.stats().evictions == 0
+    at_rest(world)
+
+
+def test_one_request_may_be_what_is_too_much() -> None:
+    world, away = setting(memory_bytes=100_000)
+    kept = away.stream()
+    kept.say(*["x" * 10_000] * 6)
+    away.leave()
+    Client(world).stream("s", "y" * 30_000)
+    assert cancelled(kept)
+    at_rest(world)
+
+
+def test_sessions_that_were_taken_over_keep_nothing() -> None:
+    world, client = setting()
+    for _ in range(20):
+        for _ in range(20):
+            client.send("ai:reconnect", {})
+        newer = Client(world)
+        newer.send("ai:reconnect", {"previousClientId": client.id})
+        client.leave()
+        client = newer
+        world.advance(1_000)
+    assert world.server.stats().bytes_held < 20_000
+    at_rest(world)
+
+
+def test_a_flood_of_thinking_pauses_the_model_of_who_does_not_read() -> None:
+    world, client = setting(outbox_bytes=10**7, log_bytes=20_000, lane_bytes=1_000)
+    model = client.stream(think=True)
+    client.block()
+    thought = line(message={"content": "", "thinking": "hm" * 100}, done=False)
+    sent = 0
+    while not paused(model):
+        model.send(thought)
+        sent += 1
+    assert sent < 100
+    client.wire.unblock()
+    assert not paused(model)
+    assert len([one for one in client.take() if one.name == "ai:token"]) == sent
+    client.leave()
+    while not paused(model):
+        model.send(thought)
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    assert not paused(model)
+    assert len(back.take()) > 50
+    at_rest(world)
+
+
 def test_an_ended_stream_is_kept_until_its_client_would_be_known_to_be_gone() -> None:
     world, client = setting(heartbeat_interval=20_000, heartbeat_timeout=10_000)
     model = client.stream()
@@ -2018,6 +2158,132 @@ def test_a_pid_that_is_over(how: str) -> None:
             Client(world).send("ai:reconnect", {"previousClientId": client.id})
     again = back(world, client)
     assert again.sid != client.sid
+
+
+def test_who_lacks_thoughts_alone_gets_no_text_again() -> None:
+    world, client = setting(lane_bytes=1_000)
+    model = client.stream(think=True)
+    model.say("a", "b", "c")
+    said = client.take()
+    offset = client.offset
+    for _ in range(20):
+        model.send(line(message={"content": "", "thinking": "hm" * 50}, done=False))
+    model.say("d")
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    again = back.take()
+    assert "ai:stream:start" not in [event.name for event in again]
+    shown = [event for event in said + again if "seq" in event.fields]
+    assert "".join(str(event["data"]) for event in shown) == "abcd"
+    at_rest(world)
+
+
+def test_an_offset_from_before_a_replay_that_was_cancelled_is_good() -> None:
+    world, client = setting()
+    model, other = client.stream("s"), client.stream("other")
+    model.say(*"aaaa")
+    other.say("x")
+    client.take()
+    offset = client.offset
+    client.block()
+    client.send("ai:stream", {"prompt": "tell me", "streamId": "s"})
+    client.send("ai:cancel", {"streamId": "s"})
+    client.leave()
+    other.say("y")
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    assert back.hello["recovered"] is True
+    said = back.take()
+    assert text(said, "other") == "y"
+    assert said[-1].name == "ai:stream:cancelled" or "ai:stream:cancelled" in [
+        event.name for event in said
+    ]
+    at_rest(world)
+
+
+def test_an_ended_stream_is_kept_while_its_clients_death_is_not_known() -> None:
+    """What other streams send goes into a dead link, and counts as a sign of life for a while."""
+    world, client = setting(heartbeat_interval=25_000, heartbeat_timeout=20_000)
+    ended, running = client.stream("a"), client.stream("b")
+    running.say("x")
+    client.take()
+    offset = client.offset
+    ended.say("all")
+    ended.done()
+    for _ in range(60):
+        running.say("y")
+        world.advance(2_000)
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    assert back.hello["recovered"] is True
+    said = back.take()
+    assert text(said, "a") == "all"
+    assert text(said, "b") == "y" * 60
+    at_rest(world)
+
+
+@pytest.mark.parametrize("again", ["joined", "reconnected"])
+def test_what_was_not_read_of_an_earlier_stream_stays_before_the_start(again: str) -> None:
+    world, client = setting()
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say("old")
+    model.done()
+    newer = client.stream("s", "another")
+    newer.say("new")
+    if again == "joined":
+        client.send("ai:stream", {"prompt": "another", "streamId": "s"})
+    else:
+        client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    client.wire.unblock()
+    names = [event.name for event in client.take() if event.name != "ai:reconnect:success"]
+    assert names == ["ai:token", *ENDED, "ai:stream:start", "ai:token"]
+    at_rest(world)
+
+
+def test_a_gap_is_told_with_the_offset_of_before_it() -> None:
+    world, client = setting(log_bytes=4_096, unconfirmed_bytes=256)
+    model = client.stream()
+    model.say(*["z" * 100] * 100)
+    model.done()
+    client.take()
+    client.block()
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    client.wire.unblock(330)
+    (gap,) = client.take()
+    assert gap["code"] == "resume_gap"
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    said = back.take()
+    assert [event.name for event in said][-2:] == ENDED
+    assert text(said).endswith("z" * 100)
+    at_rest(world)
+
+
+def test_a_recovered_client_stays() -> None:
+    world, client = setting(reconnect_timeout=10_000, max_sessions=5, memory_bytes=100_000)
+    model = client.stream()
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": client.offset})
+    world.advance(20_000)
+    model.say(*["x" * 10_000] * 9)  # would evict who is away
+    assert not cancelled(model)
+    assert len(text(back.take())) == 90_000
+    at_rest(world)
+
+
+def test_a_cancelled_stream_is_told_after_the_end_of_the_earlier_one_of_its_name() -> None:
+    world, client = setting()
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say("old")
+    model.done()
+    client.stream("s", "another")
+    client.send("ai:cancel", {"streamId": "s"})
+    client.wire.unblock()
+    names = client.names()
+    assert names == ["ai:token", *ENDED, "ai:stream:start", "ai:stream:cancelled"]
+    at_rest(world)
 
 
 def test_events_that_name_no_stream_come_again_too_and_a_hole_is_said() -> None:

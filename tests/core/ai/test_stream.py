@@ -531,7 +531,9 @@ def test_so_much_of_what_stands_beside_the_tokens_is_kept() -> None:
         pull(stream)
     assert stream.lane_bytes <= 500 + 200
     assert stream.bytes_held() > STREAM_BYTES + stream.log.size + stream.lane_bytes
-    assert stream.recover(1, 2)  # more is gone: the whole again, from a start
+    assert stream.recover(1, 2)  # some of it is gone: what is kept comes
+    assert [item["data"] for item in pull(stream)] == [f"{number}" * 50 for number in (7, 8, 9)]
+    assert stream.recover(0, 0)  # the start is gone: the whole again, from a new one
     said = pull(stream)
     assert said[0]["resumed"] is True
     assert brief(said)[1] == "a"

@@ -448,7 +448,7 @@ def test_the_next_probe_comes_after_its_interval() -> None:
 def test_what_is_held_of_an_unfinished_line_is_told_when_it_changes() -> None:
     rig = Rig()
     rig.answer(b'{"mess', b'age":{"content":"a"},"done":false}\n{', b'"', b'done":true}\n{"more')
-    assert rig.held == [6, 1, 2]
+    assert rig.held == [6, 1, 2, 6]
     rig = Rig()
     rig.answer(b'{"message":{"content":"a"},"done":false}\n', b"x" * 101)
     assert rig.held == []
