@@ -49,6 +49,8 @@ class Endpoint(Program):
             self._ai = AiService(config, self.outputs, self.timers, ids)
             self._sockets.add_namespace(config.ai_namespace, self._ai)
         self._last_conn = 0
+        self._now = Millis(0)
+        """When the latest request, message or timeout came."""
         self._stop_at: Millis | None = None
         self._program_requests: dict[ConnId, None] = {}
         self._program_responses: dict[ConnId, Response] = {}
@@ -62,6 +64,7 @@ class Endpoint(Program):
 
     def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
         """Take a whole request. Its answer comes from `response_to_send`, after a WantWrite."""
+        self._now = now
         if self._is_ours(request):
             if self.config.trace and request.body:
                 self._trace(
@@ -79,6 +82,7 @@ class Endpoint(Program):
 
     def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
         """Take one WebSocket message: UTF-8 `bytes` for text, `Binary` for binary."""
+        self._now = now
         if self.config.trace:
             self._trace("packet_in", conn, [message])
         self._engine.receive_message(conn, message, now)
@@ -100,6 +104,7 @@ class Endpoint(Program):
 
     def handle_timeout(self, now: Millis) -> None:
         """Do what is due. Extra calls are harmless."""
+        self._now = now
         for timer, key in self.timers.due(now):
             self._handle_timer(timer, key, now)
 
@@ -235,12 +240,14 @@ class Endpoint(Program):
     def stats(self) -> Stats:
         """Return a snapshot of the statistics.
 
+        Pauses that go on count up to the latest request, message or timeout.
+
         Raises:
             LocalProtocolError: the AI protocol is switched off.
         """
         if self._ai is None:
             raise LocalProtocolError("there are no statistics without the AI protocol")
-        stats = self._ai.stats()
+        stats = self._ai.stats(self._now)
         held = stats.bytes_held + self._sockets.bytes_held()
         return msgspec.structs.replace(stats, bytes_held=held)
 

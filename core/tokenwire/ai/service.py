@@ -825,7 +825,7 @@ class AiService:
                 raise AssertionError(timer)  # a timer of another layer
         return False
 
-    def stats(self) -> Stats:
+    def stats(self, now: Millis) -> Stats:
         """Return a snapshot of the statistics."""
         counters = self._counters
         sessions = list(self._by_public.values())
@@ -840,7 +840,8 @@ class AiService:
             backpressure_events=counters.backpressure_events,
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
-            paused_ms=counters.paused_ms,
+            paused_ms=counters.paused_ms
+            + sum(stream.paused_for(now) for _, stream in self._streams.values()),
             skipped_tokens=counters.skipped_tokens,
             detaches=counters.detaches,
             resumes=counters.resumes,

@@ -241,13 +241,16 @@ class AiSession:
         used = 0
         while turns and used < budget:
             stream = turns[0]
-            stream.turn_bytes = min(0, stream.turn_bytes) + _TURN_BYTES
+            if stream.turn_bytes <= 0:
+                stream.turn_bytes += _TURN_BYTES
             size = stream.pull(out, head, min(budget - used, stream.turn_bytes), tail)
             stream.turn_bytes -= size
             used += size
             if stream.is_ready():
-                turns.rotate(-1)
+                if stream.turn_bytes <= 0:  # else: it goes on with its turn at the next pull
+                    turns.rotate(-1)
             else:
+                stream.turn_bytes = min(0, stream.turn_bytes)
                 turns.popleft()
                 stream.in_turn = False
                 if stream.fully_handed():

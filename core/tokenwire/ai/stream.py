@@ -221,6 +221,10 @@ class Stream:
     def move(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]
 
+    def paused_for(self, now: Millis) -> int:
+        """Return how long the model has been paused, in the pause that goes on."""
+        return 0 if self.paused_at is None else max(0, now - self.paused_at)
+
     # -- what the model and the server add ---------------------------------------------------------
 
     def say(self, event: events.Event) -> None:

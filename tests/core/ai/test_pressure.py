@@ -10,6 +10,7 @@ from core.ai.client import (
     LAST_LINE,
     NO_PINGS,
     Client,
+    Said,
     ages,
     all_named,
     at_rest,
@@ -643,3 +644,100 @@ def test_a_shutdown_waits_for_what_is_paced() -> None:
     world.advance(200)
     assert stopped(world)
     assert text(client.take()) == "x" * 50
+
+
+# -- who shares a connection -----------------------------------------------------------------------
+
+
+def drained_by(client: Client, size: int) -> list[Said]:
+    """Return what comes when the client takes `size` bytes more, in small reads."""
+    for _ in range(size // 4_096):
+        client.wire.unblock(4_096)
+    return client.take()
+
+
+def test_streams_share_a_connection_by_bytes() -> None:
+    _, client = setting(replay_bytes=1, outbox_bytes=10_000_000)
+    names = ["huge", *(f"small{number}" for number in range(9))]
+    models = [client.stream(name) for name in names]
+    client.take()
+    client.block()
+    models[0].say(*["x" * 16_384] * 8)
+    for model in models[1:]:
+        model.say(*["y" * 40] * 500)
+    said = drained_by(client, 600_000)
+    shares = {
+        name: sum(len(msgspec.json.encode(one)) for one in said if one["streamId"] == name)
+        for name in names
+    }
+    assert min(shares.values()) > 30_000
+    assert max(shares.values()) < 1.7 * min(shares.values())
+
+
+def test_a_huge_event_costs_its_stream_the_next_turns() -> None:
+    _, client = setting(replay_bytes=1)
+    models = [client.stream(name) for name in "ab"]
+    models[0].say("x")
+    client.take()
+    client.block()
+    call = {"function": {"name": "f", "arguments": {"text": "x" * 60_000}}}
+    models[0].send(line(message={"content": "", "tool_calls": [call]}, done=True))
+    again = client.stream("c")
+    again.say(*["z" * 40] * 400)
+    models[1].say(*["y" * 40] * 400)
+    said = drained_by(client, 200_000)
+    order = [event["streamId"] for event in said]
+    assert order[0] == "a"
+    assert said[0].name == "ai:stream:complete"
+    assert order.index("a", 1) > 200  # its `ai:done` waits for 60,000 bytes of the others
+
+
+def test_events_that_name_no_stream_overtake_waiting_tokens_and_pings_go_first() -> None:
+    world, client = setting(heartbeat_interval=1_000, slow_consumer_timeout=NO_PINGS)
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say(*["x"] * 50)
+    world.advance(900)
+    client.send("ai:heartbeat")
+    world.advance(100)
+    client.send("ai:stream", {"prompt": ""})
+    client.wire.unblock()
+    packets = client.wire.texts()
+    assert packets[0] == "2"
+    assert [read(packet[6:].encode()).name for packet in packets[1:]] == [
+        "ai:heartbeat:ack",
+        "ai:error",
+        "ai:token",
+    ]
+
+
+def test_a_healthy_client_hears_of_no_pressure_whatever_the_bursts() -> None:
+    world, client = setting()
+    models = [client.stream(name) for name in "abc"]
+    for _ in range(20):
+        for model in models:
+            model.say(*["x"] * 1_000)
+            assert not paused(model)
+        world.advance(7)
+    for model in models:
+        model.done()
+    world.advance(10_000)
+    said = client.take()
+    assert len(all_named(said, "ai:token")) == 60_000
+    assert "ai:backpressure" not in [event.name for event in said]
+    stats = world.server.stats()
+    assert (stats.backpressure_events, stats.merged_events, stats.paused_ms) == (0, 0, 0)
+
+
+def test_pauses_that_go_on_are_counted() -> None:
+    world, client = setting()
+    model = client.stream()
+    client.block()
+    model.say(*["x"] * 101)
+    world.advance(700)
+    client.send("ai:heartbeat")
+    assert world.server.stats().paused_ms == 700
+    client.wire.unblock()
+    world.advance(300)
+    assert world.server.stats().paused_ms == 700

@@ -513,6 +513,14 @@ def test_a_long_piece_of_text_counts_as_several_tokens() -> None:
     assert said[-1]["seq"] == 3
 
 
+def test_long_thinking_is_several_events() -> None:
+    _, client = setting(token_chars=4)
+    model = client.stream(think=True)
+    client.take()
+    model.send(line(message={"content": "", "thinking": "aaaabbbbcc"}, done=False))
+    assert [event["data"] for event in client.take()] == ["aaaa", "bbbb", "cc"]
+
+
 def test_a_refused_request_does_not_forget_the_stream_of_its_name() -> None:
     _, client = setting()
     client.stream("s").done()

@@ -9,6 +9,7 @@ from core.ai.client import read
 from tokenwire.ai import events
 from tokenwire.ai.limits import Allowance
 from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.pace import Pace
 from tokenwire.ai.routing import DIRECT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import Input, Stream
@@ -113,17 +114,28 @@ def test_streams_take_turns_by_bytes() -> None:
     ]
 
 
-def test_who_had_a_turn_waits_for_the_others_across_pulls() -> None:
+def test_a_turn_goes_on_across_pulls() -> None:
     rig = Rig()
-    rig.stream("a", "1", "2", "3")
+    big = "x" * 5_000  # two of them are a turn
+    rig.stream("a", *[big] * 3)
     rig.stream("b", "1", "2")
     assert [rig.pull(1) for _ in range(5)] == [
         [("a", 1)],
-        [("b", 1)],
         [("a", 2)],
+        [("b", 1)],
         [("b", 2)],
         [("a", 3)],
     ]
+
+
+def test_what_an_event_takes_beyond_its_turn_the_next_turns_lack() -> None:
+    rig = Rig()
+    small = "x" * 2_000  # five of them are a turn
+    rig.stream("a", "x" * 20_000, "1", "2")
+    rig.stream("b", *[small] * 12)
+    seen = [name for name, _ in rig.pull(100_000)]
+    assert "".join(str(name) for name in seen) == "a" + "b" * 4 + "b" * 4 + "a" * 2 + "b" * 4
+    assert not rig.session.has_events()
 
 
 def test_a_stream_that_is_taken_out_is_not_pulled() -> None:
@@ -145,7 +157,7 @@ def test_what_is_held_waits_and_what_came_before_was_sent_does_not() -> None:
     assert rig.session.waiting() == 3
     rig.add(a, "4")
     assert rig.session.waiting() == 3
-    assert rig.pull(10_000) == [("b", 1), ("a", 3), ("a", 4)]  # merged
+    assert rig.pull(10_000) == [("a", 3), ("a", 4), ("b", 1)]  # merged
     assert rig.session.waiting() == 0
 
 
@@ -297,6 +309,18 @@ def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
     rig.socket = again
     assert rig.pull(10_000) == [("a", 2)]
     assert kept.in_turn is False
+
+
+def test_a_client_is_owed_what_it_was_not_handed_also_what_may_not_go_yet() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "1", "2")
+    rig.pull(10_000)
+    assert not rig.session.is_owed()
+    stream.pace = Pace(1, NOW)
+    stream.release(2)
+    rig.add(stream, "3")
+    assert not rig.session.has_events()
+    assert rig.session.is_owed()
 
 
 def test_a_stream_that_is_dropped_is_not_in_the_offsets() -> None:

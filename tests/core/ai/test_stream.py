@@ -23,7 +23,7 @@ ENDING = (events.StreamComplete("s", "Tester", "test", 0.5, COMPLETE), events.Do
 ROUTE = Route("Tester", "test", 0.5, None, (Candidate("Debugger", "debug", 0.25),), ("word: x",))
 
 
-def new(**changes: int) -> Stream:
+def new(**changes: object) -> Stream:
     config = Config(**{"replay_bytes": 6, **changes})  # type: ignore[arg-type]
     request = StreamRequest("p", "m")
     return Stream(StreamId(1), "s", "e", request, ROUTE, config, Millis(0))
@@ -190,6 +190,130 @@ def test_unsent_bytes_are_those_of_the_text_and_of_the_events() -> None:
     assert stream.unsent_bytes() == 4
     pull(stream)
     assert stream.unsent_bytes() == 0
+
+
+# -- under pressure --------------------------------------------------------------------------------
+
+
+def test_nothing_is_merged_with_the_policy_pause_but_a_replay() -> None:
+    stream = new(backpressure_policy="pause")
+    add(stream, "a", "b", "c")
+    wait(stream)
+    assert brief(pull(stream)) == ["ai:stream:start", "a", "b", "c"]
+    stream.rewind(0)
+    assert brief(pull(stream)) == ["abc"]
+
+
+def test_what_is_left_out_is_said_by_the_next_token() -> None:
+    stream = new()
+    add(stream, "a")
+    pull(stream)
+    add(stream, "b", "c", "d", "e")
+    wait(stream)
+    assert stream.skip(2, 0) == 2
+    assert (stream.handed_seq, stream.waiting()) == (1, 2)
+    (token,) = pull(stream)
+    assert (token["data"], token["seq"], token["tokenCount"]) == ("de", 5, 5)
+    assert metadata(token) == {"model": "m", "tokens": 2, "skipped": 2}
+    add(stream, "f")
+    (token,) = pull(stream)
+    assert metadata(token) == {"model": "m"}
+
+
+def test_the_routing_comes_with_the_first_token_that_was_not_left_out() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    wait(stream)
+    assert stream.skip(1, 0) == 1
+    assert metadata(pull(stream)[1])["intent"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "count"), [(1, 0, 1), (0, 3, 2), (0, 4, 2), (1, 5, 3), (9, 0, 3), (0, 99, 3)]
+)
+def test_tokens_or_bytes_are_left_out_whichever_are_more_but_never_the_newest(
+    tokens: int, size: int, count: int
+) -> None:
+    stream = new()
+    add(stream, "aa", "bb", "cc", "dd")
+    wait(stream)
+    assert stream.skip(tokens, size) == count
+    assert stream.skip(9, 99) == 3 - count
+
+
+def test_what_does_not_wait_and_what_is_replayed_is_not_left_out() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    assert stream.skip(1, 0) == 0
+    pull(stream)
+    stream.rewind(0)
+    wait(stream)
+    assert stream.skip(1, 0) == 0
+
+
+def test_who_asks_again_gets_what_was_left_out() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    wait(stream)
+    stream.skip(2, 0)
+    stream.rewind(0)
+    (token,) = pull(stream)
+    assert token["data"] == "abc"
+    assert "skipped" not in metadata(token)
+
+
+def test_only_what_is_released_may_go() -> None:
+    stream = new(stream_rate_limit=10)
+    add(stream, "a", "b", "c")
+    assert stream.is_ready()
+    assert brief(pull(stream)) == ["ai:stream:start"]
+    assert not stream.is_ready()
+    assert (stream.has_output(), stream.held(), stream.held_bytes()) == (True, 3, 3)
+    stream.release(2)
+    assert (stream.is_ready(), stream.held(), stream.unsent_bytes()) == (True, 1, 2)
+    stream.end(*ENDING)
+    stream.move(Input.DONE)
+    assert brief(pull(stream)) == ["ab"]  # merged, though no socket has refused it
+    assert not stream.is_ready()
+    assert not stream.fully_handed()
+    stream.release(1)
+    assert brief(pull(stream)) == ["c", "ai:stream:complete", "ai:done"]
+    assert stream.fully_handed()
+
+
+def test_an_event_between_tokens_waits_for_those_before_it() -> None:
+    stream = new(stream_rate_limit=10)
+    add(stream, "a")
+    stream.say(ENDING[1])
+    add(stream, "b")
+    pull(stream)
+    stream.release(2)
+    assert brief(pull(stream)) == ["a", "ai:done", "b"]
+
+
+def test_a_cancel_ends_what_was_released_too() -> None:
+    stream = new(stream_rate_limit=10)
+    add(stream, "a", "b", "c")
+    stream.release(2)
+    stream.move(Input.CANCEL)
+    stream.end(ENDING[1], discard=True)
+    assert (stream.held(), stream.released) == (0, 0)
+    assert brief(pull(stream)) == ["ai:stream:start", "ai:done"]
+
+
+def test_all_is_taken_out_also_what_was_held() -> None:
+    stream = new(stream_rate_limit=10)
+    add(stream, "a", "b", "c")
+    assert len(stream.drain()) == 2
+    assert not stream.has_output()
+
+
+def test_the_pause_that_goes_on_is_known() -> None:
+    stream = new()
+    assert stream.paused_for(Millis(5)) == 0
+    stream.paused_at = Millis(5)
+    assert stream.paused_for(Millis(9)) == 4
+    assert stream.paused_for(Millis(0)) == 0
 
 
 # -- ends ------------------------------------------------------------------------------------------
