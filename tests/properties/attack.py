@@ -54,6 +54,10 @@ _BASE = Config(
     stream_timeout=60_000,
     first_token_timeout=50_000,
     log_bytes=8_000,
+    messages_per_second=100_000,  # so that an attacker goes on; others below may not
+    message_burst=100_000,
+    stream_starts_per_minute=100_000,
+    guesses_per_connection=100_000,
 )
 CONFIGS = (
     _BASE,
@@ -71,6 +75,10 @@ CONFIGS = (
         max_concurrent_streams=2,
         ended_streams_kept=2,
         upstream_line_bytes=1_000,
+        messages_per_second=20,
+        message_burst=40,
+        stream_starts_per_minute=30,
+        guesses_per_connection=5,
     ),
     replace(
         _BASE,

@@ -2,8 +2,7 @@
 
 Rules of this file: token buckets of the session's own, which go on while its client is away. What
 is refused changes nothing and costs a client that waits nothing. One that goes on regardless is
-told once a second, however much it sends, and is disconnected at ten times the rate: it then costs
-no more than its handshakes.
+told once a second, however much it sends, and is disconnected at ten times the rate.
 """
 
 from tokenwire.ai.errors import Code, Refusal
@@ -13,8 +12,6 @@ from tokenwire.types import Millis
 
 _SECOND = 1_000
 _MINUTE = 60_000
-_FLOOD = 10
-_TOLD = Rate(1, _SECOND, 1)
 
 
 class Allowance:
@@ -24,9 +21,10 @@ class Allowance:
 
     def __init__(self, config: Config) -> None:
         rate, burst = config.messages_per_second, config.message_burst
+        flood = config.flood_factor
         self._messages = Bucket(Rate(rate, _SECOND, burst))
-        self._all_messages = Bucket(Rate(rate * _FLOOD, _SECOND, burst * _FLOOD))
-        self._told = Bucket(_TOLD)
+        self._all_messages = Bucket(Rate(rate * flood, _SECOND, burst * flood))
+        self._told = Bucket(Rate(1, config.refusal_interval, 1))
         self._starts = Bucket(_per_minute(config.stream_starts_per_minute))
         self._takeovers = Bucket(_per_minute(config.takeovers_per_minute))
         self.is_flooded = False
