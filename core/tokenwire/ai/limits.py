@@ -48,9 +48,7 @@ class Allowance:
         Raises:
             Refusal: too many were started.
         """
-        wait = self._starts.take(now)
-        if wait:
-            raise _refusal("Too many streams were started.", wait)
+        _take(self._starts, "Too many streams were started.", now)
 
     def take_takeover(self, now: Millis) -> None:
         """Take a takeover of the session from a connection that is there.
@@ -58,9 +56,7 @@ class Allowance:
         Raises:
             Refusal: there were too many.
         """
-        wait = self._takeovers.take(now)
-        if wait:
-            raise _refusal("The session was taken over too often.", wait)
+        _take(self._takeovers, "The session was taken over too often.", now)
 
     def inherit_takeovers(self, previous: "Allowance") -> None:
         """The session takes over that of `previous`: its takeovers count on."""
@@ -69,6 +65,12 @@ class Allowance:
 
 def _per_minute(count: int) -> Rate:
     return Rate(count, _MINUTE, count)
+
+
+def _take(bucket: Bucket, error: str, now: Millis) -> None:
+    wait = bucket.take(now)
+    if wait:
+        raise _refusal(error, wait)
 
 
 def _refusal(error: str, wait: int, *, quiet: bool = False) -> Refusal:
