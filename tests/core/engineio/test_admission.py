@@ -56,6 +56,18 @@ def test_sessions_of_one_address() -> None:
     assert admission.take_handshake(ONE, Millis(0)) == 1
 
 
+def test_an_address_without_sessions_is_forgotten() -> None:
+    admission, _ = setting()
+    for address in (HERE, ONE, ONE, OTHER):
+        admission.opened(address)
+    assert len(admission) == 2
+    for address in (HERE, ONE, OTHER):
+        admission.closed(address)
+    assert len(admission) == 1
+    admission.closed(ONE)
+    assert len(admission) == 0
+
+
 def test_handshakes_of_one_address() -> None:
     admission, outputs = setting(handshakes_per_second=1, handshake_burst=3)
     assert [admission.take_handshake(ONE, Millis(0)) for _ in range(4)] == [0, 0, 0, 1]
