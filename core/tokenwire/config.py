@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     flood_factor: int = 10  # so many times as many: the client is disconnected
     refusal_interval: int = 1_000  # between two refusals that a client is told of
     stream_starts_per_minute: int = 30  # of one client; all at once after a rest
+    joins_per_minute: int = 10  # of /ai, on one connection: each begins with new limits
     takeovers_per_minute: int = 30  # of one session, from a connection that is there
     backpressure_threshold: int = 100  # tokens; the seed's
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told

@@ -6,12 +6,11 @@ told once a second, however much it sends, and is disconnected at ten times the 
 """
 
 from tokenwire.ai.errors import Code, Refusal
-from tokenwire.buckets import Bucket, Rate
+from tokenwire.buckets import Bucket, Rate, per_minute
 from tokenwire.config import Config
 from tokenwire.types import Millis
 
 _SECOND = 1_000
-_MINUTE = 60_000
 
 
 class Allowance:
@@ -25,8 +24,8 @@ class Allowance:
         self._messages = Bucket(Rate(rate, _SECOND, burst))
         self._all_messages = Bucket(Rate(rate * flood, _SECOND, burst * flood))
         self._told = Bucket(Rate(1, config.refusal_interval, 1))
-        self._starts = Bucket(_per_minute(config.stream_starts_per_minute))
-        self._takeovers = Bucket(_per_minute(config.takeovers_per_minute))
+        self._starts = Bucket(per_minute(config.stream_starts_per_minute))
+        self._takeovers = Bucket(per_minute(config.takeovers_per_minute))
         self.is_flooded = False
         """True: so many messages came that the client is to be disconnected."""
 
@@ -61,10 +60,6 @@ class Allowance:
     def inherit_takeovers(self, previous: "Allowance") -> None:
         """The session takes over that of `previous`: its takeovers count on."""
         self._takeovers = previous._takeovers
-
-
-def _per_minute(count: int) -> Rate:
-    return Rate(count, _MINUTE, count)
 
 
 def _take(bucket: Bucket, error: str, now: Millis) -> None:
