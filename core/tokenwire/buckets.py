@@ -31,6 +31,11 @@ class Rate(msgspec.Struct, frozen=True):
         return max(full_at, now * self.count) + self.span
 
 
+def per_minute(count: int) -> Rate:
+    """Return the rate of so many a minute, all of them at once after a rest."""
+    return Rate(count, 60_000, count)
+
+
 class Bucket:
     """One bucket, full at first."""
 

@@ -29,7 +29,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_timeout: int = 30_000  # the seed's
     messages_per_second: int = 20  # of one client; Centrifugo's are off
     message_burst: int = 40  # at once: what a page has buffered while it was offline
+    flood_factor: int = 10  # so many times as many: the client is disconnected
+    refusal_interval: int = 1_000  # between two refusals that a client is told of
     stream_starts_per_minute: int = 30  # of one client; all at once after a rest
+    joins_per_minute: int = 10  # of /ai, on one connection: each begins with new limits
     takeovers_per_minute: int = 30  # of one session, from a connection that is there
     backpressure_threshold: int = 100  # tokens; the seed's
     backpressure_notice_after: int = 500  # a reader that recovers sooner is not told
@@ -93,7 +96,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     guesses_per_connection: int = 5  # wrong clientIds and pids; the last one closes it
     guesses_per_minute: int = 20  # of one address; with more, a connection has two
     pending_percent: int = 10  # of max_sessions: those that have joined nothing yet
-    max_addresses: int = 10_000  # of which something is remembered; the one seen first makes room
+    max_addresses: int = (
+        10_000  # remembered for their rates; the one that was away longest makes room
+    )
     # Addresses and networks whose X-Forwarded-For and Forwarded are believed; nginx's
     # set_real_ip_from.
     trusted_proxies: tuple[str, ...] = ()

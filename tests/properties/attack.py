@@ -29,6 +29,7 @@ from properties.mutations import (
     request,
 )
 from properties.passing import passing
+from tokenwire.buckets import Buckets
 from tokenwire.config import Config
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Acknowledged, Connected, Disconnected, Event, Joining, ProgramEvent
@@ -77,13 +78,14 @@ CONFIGS = (
         max_concurrent_streams=2,
         ended_streams_kept=2,
         upstream_line_bytes=1_000,
+        messages_per_second=20,
+        message_burst=40,
+        stream_starts_per_minute=30,
+        guesses_per_connection=5,
     ),
     replace(
         _BASE,
         allowed_models=("codellama", "llama3.2:1b"),
-        messages_per_second=2,
-        message_burst=10,
-        stream_starts_per_minute=10,
         takeovers_per_minute=2,
         guesses_per_minute=5,
         guesses_per_connection=3,
@@ -544,7 +546,9 @@ class Attack:
         if stats.total_sessions or stats.total_active_streams or stats.bytes_held:
             raise Broken(f"{stats} is left")
         left = contents(server)
-        excess = left.entries - len(stats.errors) - empty(self.config).entries
+        # Those of a rate's table are forgotten when it is next used, and bounded.
+        rates = sum(len(item) for item in reached(server) if isinstance(item, Buckets))
+        excess = left.entries - len(stats.errors) - rates - empty(self.config).entries
         if excess or left.kinds != empty(self.config).kinds:
             kinds = Counter(left.kinds)
             kinds.subtract(empty(self.config).kinds)

@@ -2,19 +2,15 @@
 
 Rules of this file: token buckets of the session's own, which go on while its client is away. What
 is refused changes nothing and costs a client that waits nothing. One that goes on regardless is
-told once a second, however much it sends, and is disconnected at ten times the rate: it then costs
-no more than its handshakes.
+told once a second, however much it sends, and is disconnected at ten times the rate.
 """
 
 from tokenwire.ai.errors import Code, Refusal
-from tokenwire.buckets import Bucket, Rate
+from tokenwire.buckets import Bucket, Rate, per_minute
 from tokenwire.config import Config
 from tokenwire.types import Millis
 
 _SECOND = 1_000
-_MINUTE = 60_000
-_FLOOD = 10
-_TOLD = Rate(1, _SECOND, 1)
 
 
 class Allowance:
@@ -24,11 +20,12 @@ class Allowance:
 
     def __init__(self, config: Config) -> None:
         rate, burst = config.messages_per_second, config.message_burst
+        flood = config.flood_factor
         self._messages = Bucket(Rate(rate, _SECOND, burst))
-        self._all_messages = Bucket(Rate(rate * _FLOOD, _SECOND, burst * _FLOOD))
-        self._told = Bucket(_TOLD)
-        self._starts = Bucket(_per_minute(config.stream_starts_per_minute))
-        self._takeovers = Bucket(_per_minute(config.takeovers_per_minute))
+        self._all_messages = Bucket(Rate(rate * flood, _SECOND, burst * flood))
+        self._told = Bucket(Rate(1, config.refusal_interval, 1))
+        self._starts = Bucket(per_minute(config.stream_starts_per_minute))
+        self._takeovers = Bucket(per_minute(config.takeovers_per_minute))
         self.is_flooded = False
         """True: so many messages came that the client is to be disconnected."""
 
@@ -50,9 +47,7 @@ class Allowance:
         Raises:
             Refusal: too many were started.
         """
-        wait = self._starts.take(now)
-        if wait:
-            raise _refusal("Too many streams were started.", wait)
+        _take(self._starts, "Too many streams were started.", now)
 
     def take_takeover(self, now: Millis) -> None:
         """Take a takeover of the session from a connection that is there.
@@ -60,17 +55,17 @@ class Allowance:
         Raises:
             Refusal: there were too many.
         """
-        wait = self._takeovers.take(now)
-        if wait:
-            raise _refusal("The session was taken over too often.", wait)
+        _take(self._takeovers, "The session was taken over too often.", now)
 
     def inherit_takeovers(self, previous: "Allowance") -> None:
         """The session takes over that of `previous`: its takeovers count on."""
         self._takeovers = previous._takeovers
 
 
-def _per_minute(count: int) -> Rate:
-    return Rate(count, _MINUTE, count)
+def _take(bucket: Bucket, error: str, now: Millis) -> None:
+    wait = bucket.take(now)
+    if wait:
+        raise _refusal(error, wait)
 
 
 def _refusal(error: str, wait: int, *, quiet: bool = False) -> Refusal:

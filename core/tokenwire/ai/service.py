@@ -19,6 +19,7 @@ from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
+from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
 from tokenwire.engineio.session import SLOW_CONSUMER
 from tokenwire.outputs import Notice, Outputs
@@ -57,6 +58,8 @@ class AiService:
         self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
         self._absent: Lost[AiSession] = Lost(config.max_sessions, config.max_lost_per_address)
+        self._joins = Buckets(per_minute(config.joins_per_minute), config.max_sessions)
+        """By the connection: each session begins with new limits."""
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
         self._shutdown_at: Millis | None = None
@@ -83,6 +86,12 @@ class AiService:
         if self._shutdown_at is not None:
             code = Code.SERVER_SHUTTING_DOWN
             return {"message": code.sentence, "data": {"code": code.text}}
+        assert socket.carrier is not None
+        wait = self._joins.take(socket.carrier.session.sid.encode(), now)
+        if wait:
+            code = Code.RATE_LIMITED
+            data = {"code": code.text, "retryable": code.retryable, "retryAfterMs": wait}
+            return {"message": code.sentence, "data": data}
         return None
 
     def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:

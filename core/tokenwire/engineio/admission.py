@@ -35,7 +35,11 @@ class Admission:
         self._handshakes = Buckets(rate, config.max_addresses)
         self._notices = Bucket(Rate(1, _SECOND, 1))
 
-    def refuse(self, address: bytes | None, now: Millis) -> int:
+    def __len__(self) -> int:
+        """Return how many addresses have sessions."""
+        return len(self._by_address)
+
+    def take_handshake(self, address: bytes | None, now: Millis) -> int:
         """Take a handshake. Return 0, or how many seconds later it may come again.
 
         Args:

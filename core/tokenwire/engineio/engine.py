@@ -161,7 +161,7 @@ class Engine:
         if version != "4":
             raise _Refused(UNSUPPORTED_PROTOCOL)
         address = self._addresses.of(request)
-        retry_after = self._admission.refuse(address, now) if self._accepting else 1
+        retry_after = self._admission.take_handshake(address, now) if self._accepting else 1
         if retry_after:
             return Response(503, (("retry-after", str(retry_after)),))
         sid = ids.text(self._ids.random_bytes(_SID_BYTES))

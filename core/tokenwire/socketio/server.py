@@ -8,7 +8,7 @@ in its rooms while it is away.
 import re
 from collections import OrderedDict
 
-from tokenwire.buckets import Buckets, Rate
+from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.session import EngineSession
@@ -22,7 +22,6 @@ from tokenwire.wire import ids
 from tokenwire.wire.socketio import Limits
 
 _ID_BYTES = 15
-_MINUTE = 60_000
 TIMERS = (Timer.CONNECT, Timer.JOIN, Timer.ACK, Timer.RECOVERY)
 
 
@@ -39,8 +38,7 @@ class SocketServer:
             config.json_containers,
             lenient_namespace=config.ai_namespace,
         )
-        per_minute = Rate(config.guesses_per_minute, _MINUTE, config.guesses_per_minute)
-        self.guesses = Buckets(per_minute, config.max_addresses)
+        self.guesses = Buckets(per_minute(config.guesses_per_minute), config.max_addresses)
         self.engine = Engine(config, outputs, timers, id_source, self._open)
         self.program = ProgramNamespace(config, outputs, timers, id_source)
         self._ids = id_source

@@ -84,6 +84,16 @@ def test_ten_times_too_much_is_a_flood() -> None:
     assert not allowed.is_flooded
 
 
+def test_how_often_it_is_told_and_what_a_flood_is_is_configured() -> None:
+    changes = {"messages_per_second": 1, "message_burst": 1}
+    allowed = allowance(**changes, flood_factor=2, refusal_interval=100)
+    seen = []
+    for now in (0, 0, 99, 100):
+        refusal = refused(allowed, "take_message", now)
+        seen.append((refusal is not None and not refusal.quiet, allowed.is_flooded))
+    assert seen == [(False, False), (True, False), (False, True), (True, True)]
+
+
 def test_takeovers_go_on_counting_in_the_next_session() -> None:
     first, second = allowance(takeovers_per_minute=1), allowance(takeovers_per_minute=1)
     assert refused(first, "take_takeover") is None

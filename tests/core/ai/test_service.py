@@ -678,6 +678,22 @@ def test_the_buckets_are_the_sessions_and_not_the_connections() -> None:
     assert again.error() == ("rate_limited", None)
 
 
+def test_joining_anew_gives_more_only_so_often() -> None:
+    world, client = setting(joins_per_minute=2)
+    for joined in (True, False):
+        client.wire.send_text("41/ai,")
+        client.wire.send_text("40/ai,")
+        assert bool(client.take()) is joined
+    assert client.refusal == {
+        "message": "Too many requests.",
+        "data": {"code": "rate_limited", "retryable": True, "retryAfterMs": 30_000},
+    }
+    assert Client(world).hello
+    world.advance(30_000)
+    client.wire.send_text("40/ai,")
+    assert client.names() == ["ai:connected"]
+
+
 def test_the_fifth_wrong_id_ends_the_connection_behind_its_answer() -> None:
     world, client = setting()
     answers = []

@@ -189,6 +189,19 @@ def test_no_more_sessions_than_the_limit() -> None:
     assert ask(world, "GET", POLLING).status == 200
 
 
+def test_a_session_that_makes_room_ends_at_once_and_is_told_if_it_can_be() -> None:
+    world = plain_world(max_sessions=10)  # one of which may have joined nothing
+    unheard = Polling(world)
+    heard = Polling(world)
+    assert error(ask(world, "GET", unheard.target)) == (400, 1)
+    waiting = heard.hanging()
+    wire = open_websocket(world)
+    assert waiting.received.endswith(b"\r\n\r\n1")
+    assert error(ask(world, "GET", heard.target)) == (400, 1)
+    Polling(world)
+    assert close_code(wire) == 1000
+
+
 def handshake(world: World, host: str | None, headers: dict[str, str] | None = None) -> Answer:
     """Ask for a session from an address."""
     answer = world.connect(Peer(host, 1)).request("GET", POLLING, headers)
