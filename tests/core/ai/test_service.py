@@ -1325,6 +1325,41 @@ def test_ended_streams_that_are_read_make_room() -> None:
     at_rest(world)
 
 
+def test_a_start_makes_room_of_what_has_ended() -> None:
+    world, client = setting(memory_bytes=100_000)
+    model = client.stream("a")
+    model.say(*["x" * 10_000] * 8)
+    model.done()
+    assert world.server.stats().bytes_held > 80_000
+    client.take()
+    client.stream("b")
+    assert world.server.stats().bytes_held < 20_000
+    assert client.one().name == "ai:stream:start"
+    at_rest(world)
+
+
+def test_an_unfinished_line_may_be_what_is_too_much() -> None:
+    world, client = setting(memory_bytes=100_000)
+    model = client.stream()
+    client.leave()
+    model.send(b'{"message":{"content":"' + b"y" * 120_000)
+    assert cancelled(model)
+    assert world.server.stats().bytes_held == 0
+    at_rest(world)
+
+
+def test_who_joins_a_stream_whose_beginning_is_gone_is_told() -> None:
+    world, client = setting(log_bytes=1_000, unconfirmed_bytes=1)
+    model = client.stream("s", "p")
+    model.say(*["x" * 50] * 40)
+    client.take()
+    client.send("ai:stream", {"prompt": "p", "streamId": "s"})
+    gap, *tokens = client.take()
+    assert gap["code"] == "resume_gap"
+    assert {event.name for event in tokens} == {"ai:token"}
+    at_rest(world)
+
+
 def test_a_node_without_room_looks_again_whether_anybody_has_read() -> None:
     world, hog = setting(memory_bytes=200_000, outbox_bytes=1_000_000, slow_consumer_timeout=10**6)
     client = Client(world)

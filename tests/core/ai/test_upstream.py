@@ -45,6 +45,7 @@ class Rig:
         """What was told of lines that are not whole."""
         self.ends: list[tuple[Code, str]] = []
         self.on_lines: Callable[[], None] | None = None
+        self.on_held: Callable[[], None] | None = None
         self.upstreams = Upstreams(config, self.outputs, self.timers, self)
         self.upstreams.start(S, REQUEST, Millis(0))
         assert self.said() == [StartUpstream(S, REQUEST)]
@@ -60,6 +61,8 @@ class Rig:
     def upstream_held(self, stream: StreamId, size: int, now: Millis) -> None:
         assert stream == S
         self.held.append(size)
+        if self.on_held is not None:
+            self.on_held()
 
     def upstream_ended(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
         assert stream == S
@@ -452,3 +455,10 @@ def test_what_is_held_of_an_unfinished_line_is_told_when_it_changes() -> None:
     rig = Rig()
     rig.answer(b'{"message":{"content":"a"},"done":false}\n', b"x" * 101)
     assert rig.held == []
+
+
+def test_a_listener_may_have_no_room_for_a_line_that_is_not_whole() -> None:
+    rig = Rig()
+    rig.on_held = lambda: rig.upstreams.cancel(S)
+    rig.answer(b'{"message":{"content":"a"},"done":false}\n{')
+    assert (rig.held, rig.lines, rig.ends) == ([1], [], [])
