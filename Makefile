@@ -67,8 +67,8 @@ test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places 
 	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
 		$(if $(CASE),--case $(CASE))
 
-.PHONY: test-slow-reader
-test-slow-reader: $(VENV)/.test ## Let a stock client sleep in a stream of 400,000 tokens, three times.
+.PHONY: test-sleeper
+test-sleeper: $(VENV)/.test ## Let a stock client sleep in a stream of 400,000 tokens, three times.
 	cd tests && ../$(BIN)/python -m interop.slow_reader
 
 .PHONY: test-cancels

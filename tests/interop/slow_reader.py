@@ -171,6 +171,8 @@ class Figures:
     """Seconds that tokens of the others took before the slow client came."""
     asleep: list[float]
     """The same while it slept."""
+    awake: list[float]
+    """And while it caught up."""
     sent: int
     """Bytes that the model had sent while it slept."""
     growth: int
@@ -228,12 +230,12 @@ def measure(
                 assert time.monotonic() - woken < _PATIENCE, "the text does not come to its end"
                 end = client.said(_SAMPLE)
                 most_awake = max(most_awake, server.resident())
-            took = time.monotonic() - woken
+            took, awake = time.monotonic() - woken, crowd.late()
     assert end["sha256"] == flood.sha256(), "the text is not the model's"
     assert end["totalTokens"] == tokens
     assert sent < request.sent / 2, "the model was not paused"
     assert end["recoveries"] >= lost, "it was not lost"
-    return Figures(before, asleep, sent, most - resident, most_awake - resident, end, took)
+    return Figures(before, asleep, awake, sent, most - resident, most_awake - resident, end, took)
 
 
 def _watch(server: ServerProcess, seconds: float) -> int:
@@ -249,7 +251,7 @@ def _row(seconds: float, found: Figures) -> str:
     cells = (
         f"{seconds:.0f}",
         *(f"{size / 2**20:.2f}" for size in (found.sent, found.growth, found.growth_awake)),
-        *(f"{1000 * p99(late):.1f}" for late in (found.before, found.asleep)),
+        *(f"{1000 * p99(late):.1f}" for late in (found.before, found.asleep, found.awake)),
         f"{found.end['recoveries']}",
         f"{found.end['events']}",
         f"{found.seconds:.1f}",
@@ -267,7 +269,7 @@ def main() -> int:
     options = parser.parse_args()
     print(
         "| asleep s | model sent MB | server grew MB | and awake | others' p99 before ms | asleep "
-        "| recoveries | events | awake s |\n|---|---|---|---|---|---|---|---|---|"
+        "| awake | recoveries | events | awake s |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     bounded = True
     for seconds in options.seconds:

@@ -1,6 +1,6 @@
 """A stock client that stops reading costs the server little and the others nothing.
 
-Rules of this file: the short form of `make test-slow-reader`, with bounds for a machine that has
+Rules of this file: the short form of `make test-sleeper`, with bounds for a machine that has
 much else to do.
 """
 
