@@ -9,11 +9,13 @@ NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
 PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
-SOCKET_TESTS := tests/runtimes tests/cli
+SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of `make fuzz`, `make atheris` and `make test-cuts`.
+# Of the long runs: `make fuzz`, `make attack`, `make test-cuts`, `make atheris`.
 INPUTS := 5000000
+ATTEMPTS := 1000000
+RACES := 10000
 PLACES := 300
 SEED := 1
 JOBS := 1
@@ -59,8 +61,13 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 	$(BIN)/pytest -q tests/browser
 
 .PHONY: test-long
-test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
-	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
+test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every place (hours).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py \
+		tests/core/ai/test_cuts.py tests/runtimes/test_vectors.py
+
+.PHONY: load
+load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
+	cd tests && ../$(BIN)/python -m load.run $(ARGS)
 
 .PHONY: test-cuts
 test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
@@ -83,6 +90,11 @@ conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of s
 fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
 	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
 		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
+
+.PHONY: attack
+attack: $(VENV)/.test ## Try to take over sessions of others (ATTEMPTS, RACES, SEED).
+	cd tests && ../$(BIN)/python -m properties.takeover --attempts $(ATTEMPTS) --races $(RACES) \
+		--seed $(SEED)
 
 .PHONY: atheris
 atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).

@@ -8,6 +8,8 @@ LocalProtocolError and changes nothing.
 
 import re
 
+import msgspec
+
 from tokenwire.ai.service import AiService
 from tokenwire.ai.stats import Stats
 from tokenwire.ai.upstream import Health
@@ -28,7 +30,7 @@ _FIELD_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 _HTTP_LAYERS_OWN = ("content-length", "transfer-encoding", "connection", "date")
 
 _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been taken
-_ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
+_ENGINE_TIMERS = (Timer.SLOW, Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
 
 class Endpoint(Program):
@@ -238,7 +240,13 @@ class Endpoint(Program):
         """
         if self._ai is None:
             raise LocalProtocolError("there are no statistics without the AI protocol")
-        return self._ai.stats()
+        stats = self._ai.stats()
+        held = stats.bytes_held + self._sockets.bytes_held()
+        return msgspec.structs.replace(stats, bytes_held=held)
+
+    def memory_bound(self) -> int:
+        """Return the most bytes that clients can make the server hold (`Config.memory_bound`)."""
+        return self.config.memory_bound()
 
     def upstream_status(self) -> Health:
         """Return what the last look at the model server found."""

@@ -1,4 +1,4 @@
-"""Stock clients behind a link that cuts, stalls, resets at random places: what they show is whole.
+"""Stock clients behind a link that cuts, stalls and resets at random: what they show is whole.
 
 Rules of this file: a case is a client with three interleaved streams and a few faults in a row; the
 seed and the number of a case decide all of it but the clients' own timing. A fault comes after a

@@ -264,7 +264,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--others", type=int, default=50)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[4.0, 12.0])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[4.0, 24.0])
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="asyncio")
     options = parser.parse_args()
     print(

@@ -45,7 +45,7 @@ SETTLED = 200_000
 """Longer than every span of the configurations below, in ms."""
 
 MOST_ENTRIES = 10_000
-MOST_BYTES = 500_000
+MOST_BYTES = 6_000_000
 """What a server may hold with all attackers there: ten times the most of many cases."""
 
 _BASE = Config(
@@ -54,6 +54,12 @@ _BASE = Config(
     stream_timeout=60_000,
     first_token_timeout=50_000,
     log_bytes=8_000,
+    messages_per_second=1_000_000,  # limits would keep the messages from what they are to reach
+    message_burst=1_000_000,
+    stream_starts_per_minute=1_000_000,
+    takeovers_per_minute=1_000_000,
+    guesses_per_minute=1_000_000,
+    guesses_per_connection=1_000_000,
 )
 CONFIGS = (
     _BASE,
@@ -75,6 +81,12 @@ CONFIGS = (
     replace(
         _BASE,
         allowed_models=("codellama", "llama3.2:1b"),
+        messages_per_second=2,
+        message_burst=10,
+        stream_starts_per_minute=10,
+        takeovers_per_minute=2,
+        guesses_per_minute=5,
+        guesses_per_connection=3,
         heartbeat_interval=3_000,
         heartbeat_timeout=2_000,
         connect_timeout=4_000,
@@ -88,6 +100,9 @@ CONFIGS = (
         _BASE,
         namespace_patterns=(r"/dyn-\d+",),
         namespace_chars=20,
+        backpressure_policy="skip",
+        backpressure_threshold=5,
+        slow_consumer_timeout=2_000,
         program_decides_joins=True,
         recovery_timeout=5_000,
     ),

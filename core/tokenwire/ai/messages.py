@@ -20,6 +20,7 @@ _AGENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_TEMPERATURE = 2
 _MAX_CURSORS = 256
 _MAX_SEQ = 2**53
+_CONTEXT_FACTOR = 8  # what built JSON takes, for each byte of its text
 
 T = TypeVar("T")
 
@@ -35,6 +36,15 @@ class StreamRequest(msgspec.Struct, frozen=True):
     agent_context: dict[str, object] | None = None
     agent: str | None = None
     think: bool | None = None
+
+    def size(self) -> int:
+        """Return how many bytes it takes at most: what is text may take 4 for a character."""
+        context = (
+            0
+            if self.agent_context is None
+            else _CONTEXT_FACTOR * len(json.encode(self.agent_context))
+        )
+        return 4 * len(self.prompt) + context
 
 
 class Cursor(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ import msgspec
 from tokenwire.ai import events
 from tokenwire.ai.log import TokenLog
 from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.pace import Pace
 from tokenwire.ai.routing import Route
 from tokenwire.config import Config
 from tokenwire.types import Millis, StreamId
@@ -53,6 +54,10 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 RUNNING = (State.WAITING, State.STREAMING)
 
+STREAM_BYTES = 4 * 1024
+"""What a stream takes beside its text and its request: measured, and rounded up."""
+_LANE_EVENT_BYTES = 128
+
 
 class LaneEvent(NamedTuple):
     after: int
@@ -74,34 +79,42 @@ class Stream:
 
     __slots__ = (
         "_ending",
+        "_fixed_bytes",
         "_lane",
         "_lane_first",
+        "_merges",
         "_plain_metadata",
+        "_released",
         "_token_agent",
         "_token_head",
         "_tool_call_room",
         "accepted_at",
         "config",
-        "ended_at",
+        "counted_bytes",
         "epoch",
         "first_token_at",
         "id",
         "in_turn",
         "lane_at",
         "lane_bytes",
+        "line_bytes",
         "log",
         "merged_events",
         "name",
         "next_seq",
         "number",
+        "over_at",
+        "pace",
         "paused_at",
         "paused_ms",
         "replay_until",
         "request",
         "resumes",
         "route",
+        "skipped",
         "state",
         "tool_calls",
+        "turn_bytes",
         "waiting_until",
     )
 
@@ -125,15 +138,27 @@ class Stream:
         self.log = TokenLog()
         self.next_seq = 1
         """The first token that the client has not been handed."""
+        self.skipped = 0
+        """How many tokens before that one were left out, and the client does not know it yet."""
+        self.pace = (
+            None if config.stream_rate_limit is None else Pace(config.stream_rate_limit, now)
+        )
+        """The rate at which tokens may go; None: any."""
+        self._released = 0
+        """The last token that may go, if there is a pace."""
+        self._merges = config.backpressure_policy != "pause"
         self.waiting_until = 0
         """The last token that came while the client's socket would not take more."""
         self.replay_until = 0
         """The last token of a replay."""
         self.in_turn = False
         """True: the session's round of streams has this one."""
+        self.turn_bytes = 0
+        """What is left of its turn; below 0: what it took too much."""
         self.accepted_at = now
         self.first_token_at: Millis | None = None
-        self.ended_at: Millis | None = None
+        self.over_at = now
+        """When it has ended; if its client was handed the last of it later, when that was."""
         self.paused_at: Millis | None = None
         self.paused_ms = 0
         self.merged_events = 0
@@ -148,6 +173,11 @@ class Stream:
         self._lane_first = 0
         """How many events were before the first that is kept."""
         self.lane_bytes = 0
+        self.line_bytes = 0
+        """What is held of a line of the model's that is not whole yet."""
+        self.counted_bytes = 0
+        """What was counted of it as held."""
+        self._fixed_bytes = STREAM_BYTES + request.size()
         self._ending: tuple[events.Event, ...] = ()
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
@@ -214,6 +244,7 @@ class Stream:
     def drain(self) -> list[bytes]:
         """Take out all that the client was not handed."""
         out: list[bytes] = []
+        self.release(self.held())
         while self.has_output():
             self.pull(out, b"", self.config.outbox_bytes)
         return out
@@ -258,7 +289,7 @@ class Stream:
     def _go_to(self, seq: int) -> None:
         """Go on with a token, or with the first that is kept."""
         self.replay_until = self.log.last_seq
-        self.waiting_until = 0
+        self.waiting_until = self.skipped = 0
         self.next_seq = min(max(seq, self.log.first_seq), self.log.last_seq + 1)
 
     def knows(self, seq: int, lane_at: int) -> bool:
@@ -289,7 +320,60 @@ class Stream:
 
     # -- what the client is handed -----------------------------------------------------------------
 
+    @property
+    def handed_seq(self) -> int:
+        """The last token that the client has been handed."""
+        return self.next_seq - 1 - self.skipped
+
+    @property
+    def released(self) -> int:
+        """The last token that may go."""
+        return self.log.last_seq if self.pace is None else min(self._released, self.log.last_seq)
+
+    def release(self, tokens: int) -> None:
+        """Let so many more tokens go."""
+        self._released += tokens
+
+    def held(self) -> int:
+        """Return the number of tokens that may not go yet."""
+        return self.log.last_seq - self.released
+
+    def held_bytes(self) -> int:
+        return self.log.bytes_from(self.released + 1)
+
+    def hold(self) -> None:
+        """The client's socket takes no more: what it was not handed waits from now on."""
+        self.waiting_until = self.released
+
+    def skip(self, tokens: int, size: int) -> int:
+        """Leave out the oldest of the tokens that wait; not the newest, and nothing of a replay.
+
+        Args:
+            tokens: how many, or
+            size: as many as hold so many bytes, whichever are more.
+
+        Returns:
+            How many were left out.
+        """
+        if self.next_seq <= self.replay_until:
+            return 0
+        kept = max(0, self.log.bytes_from(self.next_seq) - size)
+        first = max(self.next_seq + tokens, self.log.seq_before(self.log.last_seq + 1, kept))
+        count = max(0, min(first, self.waiting_until) - self.next_seq)
+        self.next_seq += count
+        self.skipped += count
+        return count
+
+    def is_ready(self) -> bool:
+        """Return True if there is something to hand over that may go."""
+        if self.next_seq <= self.released:
+            return True
+        if self.lane_at == self.lane_end:
+            return False
+        return self._lane[self.lane_at - self._lane_first].after < self.next_seq
+
     def has_output(self) -> bool:
+        """Return True if there is something that the client has not been handed."""
         return self.lane_at < self.lane_end or self.next_seq <= self.log.last_seq
 
     def fully_handed(self) -> bool:
@@ -301,12 +385,17 @@ class Stream:
         return max(0, self.waiting_until - self.next_seq + 1)
 
     def unsent_bytes(self) -> int:
-        """Return the size of what the client has not been handed: text, and events in the lane."""
+        """Return the size of what may go and was not handed over: text, and events in the lane."""
         pending = islice(self._lane, self.lane_at - self._lane_first, None)
-        return self.log.bytes_from(self.next_seq) + sum(event.size for event in pending)
+        text = self.log.bytes_from(self.next_seq) - self.held_bytes()
+        return text + sum(event.size for event in pending)
 
     def bytes_held(self) -> int:
-        return self.log.size + self.lane_bytes
+        """Return what the stream takes: its log, its lane, its request, itself."""
+        log = self.log.size
+        calls = self.config.tool_call_bytes - self._tool_call_room
+        lane = self.lane_bytes + _LANE_EVENT_BYTES * len(self._lane)
+        return log + log // 8 + lane + calls + self.line_bytes + self._fixed_bytes
 
     def pull(
         self, out: list[bytes], head: bytes, budget: int, tail: Callable[[], bytes] | None = None
@@ -324,7 +413,6 @@ class Stream:
             The bytes appended.
         """
         used = 0
-        log = self.log
         while used < budget:
             event = None
             if self.lane_at < self.lane_end:
@@ -334,8 +422,9 @@ class Stream:
                 if event.rewinds:
                     self.next_seq = 1
                 body = self._body(event.event)
-            elif self.next_seq <= log.last_seq:
-                body = self._token(log.last_seq if event is None else event.after)
+            elif self.next_seq <= self.released:
+                released = self.released
+                body = self._token(released if event is None else min(event.after, released))
             else:
                 break
             message = head + (body if tail is None else body[:-1] + tail() + b"]")
@@ -357,11 +446,16 @@ class Stream:
         """Return the next `ai:token`: one token, or several of those that waited."""
         first = self.next_seq
         end = first
-        waited = self.replay_until if first <= self.replay_until else self.waiting_until
-        if first < waited and first < last:
-            end = self.log.piece_end(first, min(last, waited), self.config.replay_bytes)
+        if first <= self.replay_until:
+            last = min(last, self.replay_until)
+        elif not self._merges:
+            last = first
+        elif self.pace is None:  # what has waited for its pace is merged, too
+            last = min(last, self.waiting_until)
+        if first < last:
+            end = self.log.piece_end(first, last, self.config.replay_bytes)
         self.next_seq = end + 1
-        if first == 1 or end > first or first <= self.replay_until:
+        if first - self.skipped == 1 or end > first or first <= self.replay_until or self.skipped:
             metadata = json.encode(self._metadata(first, end))
         else:
             metadata = self._plain_metadata
@@ -376,17 +470,19 @@ class Stream:
 
     def _metadata(self, first: int, last: int) -> events.TokenMetadata:
         replayed = first <= self.replay_until
+        skipped, self.skipped = self.skipped, 0
         if last > first and not replayed:
             self.merged_events += 1
-        if first > 1:
+        if first - skipped > 1:
             return events.TokenMetadata(
-                self.request.model, tokens=last - first + 1, replayed=replayed
+                self.request.model, tokens=last - first + 1, replayed=replayed, skipped=skipped
             )
         route = self.route
         return events.TokenMetadata(
             self.request.model,
             tokens=last - first + 1,
             replayed=replayed,
+            skipped=skipped,
             intent=route.intent,
             confidence=route.confidence,
             runners_up=[

@@ -35,6 +35,11 @@ class LineSplitter:
             raise RemoteProtocolError("a line of the model's stream is too long")
         return [line for line in lines if line and line != b"\r"]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the unfinished line."""
+        return self._size
+
     def end(self) -> bytes:
         """Return what came after the last newline: an answer of one object has none."""
         rest = b"".join(self._parts)

@@ -1,0 +1,78 @@
+"""How much one client may ask for: messages, streams, takeovers of its session.
+
+Rules of this file: token buckets of the session's own, which go on while its client is away. What
+is refused changes nothing and costs a client that waits nothing. One that goes on regardless is
+told once a second, however much it sends, and is disconnected at ten times the rate: it then costs
+no more than its handshakes.
+"""
+
+from tokenwire.ai.errors import Code, Refusal
+from tokenwire.buckets import Bucket, Rate
+from tokenwire.config import Config
+from tokenwire.types import Millis
+
+_SECOND = 1_000
+_MINUTE = 60_000
+_FLOOD = 10
+_TOLD = Rate(1, _SECOND, 1)
+
+
+class Allowance:
+    """What one session may still do."""
+
+    __slots__ = ("_all_messages", "_messages", "_starts", "_takeovers", "_told", "is_flooded")
+
+    def __init__(self, config: Config) -> None:
+        rate, burst = config.messages_per_second, config.message_burst
+        self._messages = Bucket(Rate(rate, _SECOND, burst))
+        self._all_messages = Bucket(Rate(rate * _FLOOD, _SECOND, burst * _FLOOD))
+        self._told = Bucket(_TOLD)
+        self._starts = Bucket(_per_minute(config.stream_starts_per_minute))
+        self._takeovers = Bucket(_per_minute(config.takeovers_per_minute))
+        self.is_flooded = False
+        """True: so many messages came that the client is to be disconnected."""
+
+    def take_message(self, now: Millis) -> None:
+        """Take any message of the client's.
+
+        Raises:
+            Refusal: too many came; it is `quiet` if the client was told just now.
+        """
+        self.is_flooded = self._all_messages.take(now) > 0
+        wait = self._messages.take(now)
+        if wait:
+            quiet = self._told.take(now) > 0
+            raise _refusal("Too many messages.", wait, quiet=quiet)
+
+    def take_start(self, now: Millis) -> None:
+        """Take the start of a stream, that nothing else speaks against.
+
+        Raises:
+            Refusal: too many were started.
+        """
+        wait = self._starts.take(now)
+        if wait:
+            raise _refusal("Too many streams were started.", wait)
+
+    def take_takeover(self, now: Millis) -> None:
+        """Take a takeover of the session from a connection that is there.
+
+        Raises:
+            Refusal: there were too many.
+        """
+        wait = self._takeovers.take(now)
+        if wait:
+            raise _refusal("The session was taken over too often.", wait)
+
+    def inherit_takeovers(self, previous: "Allowance") -> None:
+        """The session takes over that of `previous`: its takeovers count on."""
+        self._takeovers = previous._takeovers
+
+
+def _per_minute(count: int) -> Rate:
+    return Rate(count, _MINUTE, count)
+
+
+def _refusal(error: str, wait: int, *, quiet: bool = False) -> Refusal:
+    details = f"try again in {wait} ms"
+    return Refusal(Code.RATE_LIMITED, error, details=details, retry_after_ms=wait, quiet=quiet)
