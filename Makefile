@@ -74,6 +74,14 @@ test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places 
 	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
 		$(if $(CASE),--case $(CASE))
 
+.PHONY: test-sleeper
+test-sleeper: $(VENV)/.test ## Let a stock client sleep in a stream of 400,000 tokens, three times.
+	cd tests && ../$(BIN)/python -m interop.slow_reader
+
+.PHONY: test-cancels
+test-cancels: $(VENV)/.test ## Measure how soon 1,000 cancels reach the model, with each runtime.
+	cd tests && ../$(BIN)/python -m runtimes.cancels
+
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
 	$(BIN)/python tests/interop/conformance.py "$(SUITES)"
