@@ -334,6 +334,7 @@ class Stream:
         self.replay_until = self.log.last_seq
         self.waiting_until = self.skipped = 0
         self.next_seq = min(max(seq, self.log.first_seq), self.log.last_seq + 1)
+        self._released = max(self._released, self.next_seq - 1)  # it says that it has them
 
     def knows(self, seq: int, lane_at: int) -> bool:
         """Return True if a client can have been handed so much."""

@@ -559,6 +559,21 @@ def test_a_paced_streams_model_is_slowed_and_its_client_is_not_blamed() -> None:
     assert (stats.backpressure_events, stats.paused_ms, stats.errors) == (0, 550, {})
 
 
+def test_a_client_that_says_it_has_what_was_held_is_believed() -> None:
+    world, client = setting(stream_rate_limit=10, log_bytes=1_000, unconfirmed_bytes=1)
+    model = client.stream()
+    model.say(*["x"] * 20)
+    client.take()
+    client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 20}})
+    for _ in range(30):
+        model.say("y" * 100)
+    model.done()
+    world.advance(10_000)
+    said = client.take()
+    assert text(said) == "y" * 3_000
+    assert said[-1].name == "ai:done"
+
+
 def test_a_paced_streams_model_is_slowed_by_bytes_too() -> None:
     _, client = setting(stream_rate_limit=10, outbox_bytes=1_000)
     model = client.stream()
@@ -710,6 +725,23 @@ def test_events_that_name_no_stream_overtake_waiting_tokens_and_pings_go_first()
         "ai:error",
         "ai:token",
     ]
+
+
+def test_events_of_other_namespaces_on_the_connection_overtake_too() -> None:
+    world, client = setting()
+    client.wire.send_text("40")
+    (reply,) = client.wire.texts()
+    socket = msgspec.json.decode(reply[2:])["sid"]
+    model = client.stream()
+    client.take()
+    client.block()
+    model.say(*["x"] * 10)
+    world.server.emit(socket, "news", [1], world.now)
+    world.pump()
+    client.wire.unblock()
+    packets = client.wire.texts()
+    assert packets[0] == '42["news",1]'
+    assert len(packets) == 2
 
 
 def test_a_healthy_client_hears_of_no_pressure_whatever_the_bursts() -> None:
