@@ -121,7 +121,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trace: bool = False  # True: a Notice for each packet, secrets and prompts masked
 
     def memory_bound(self) -> int:
-        """Return the most bytes that clients can make a server hold: all limits together.
+        """Return the sum of what clients can make a server hold: all limits together.
 
         A socket that has no session can hold one request more, of `header_bytes` and `max_payload`:
         how many sockets there are is for the runtime's host to limit.

@@ -252,7 +252,7 @@ class Endpoint(Program):
         return msgspec.structs.replace(stats, bytes_held=held)
 
     def memory_bound(self) -> int:
-        """Return the most bytes that clients can make the server hold (`Config.memory_bound`)."""
+        """Return the sum of what clients can make the server hold (`Config.memory_bound`)."""
         return self.config.memory_bound()
 
     def upstream_status(self) -> Health:

@@ -1325,6 +1325,21 @@ def test_ended_streams_that_are_read_make_room() -> None:
     at_rest(world)
 
 
+def test_room_does_not_help_who_does_not_read() -> None:
+    world, slow = setting(memory_bytes=200_000, outbox_bytes=10_000, slow_consumer_timeout=10**6)
+    hog, quick = Client(world), Client(world)
+    models = [client.stream() for client in (slow, hog, quick)]
+    slow.block()
+    hog.block()
+    models[0].say(*["s" * 5_000] * 3)
+    assert [paused(model) for model in models] == [True, False, False]
+    models[1].say(*["h" * 10_000] * 18)
+    assert [paused(model) for model in models] == [True, True, True]
+    hog.send("ai:cancel", {"streamId": "s"})
+    assert [paused(models[0]), paused(models[2])] == [True, False]
+    at_rest(world)
+
+
 def test_a_start_makes_room_of_what_has_ended() -> None:
     world, client = setting(memory_bytes=100_000)
     model = client.stream("a")
@@ -2315,6 +2330,19 @@ def test_a_gap_is_told_with_the_offset_of_before_it() -> None:
     said = back.take()
     assert [event.name for event in said][-2:] == ENDED
     assert text(said).endswith("z" * 100)
+    at_rest(world)
+
+
+def test_what_was_handed_over_lately_may_not_have_arrived_and_is_kept() -> None:
+    world, client = setting(log_bytes=4_000)
+    model = client.stream()
+    model.say(*["x" * 50] * 90)
+    client.take()
+    offset = client.offset
+    model.say(*["y" * 50] * 15)  # within the last quarter of a log
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    assert text(back.take()) == "y" * 750
     at_rest(world)
 
 

@@ -290,6 +290,20 @@ def test_only_what_was_handed_over_is_known(offset: str, known: bool) -> None:
     assert Rig().session.parse(offset) is None
 
 
+@pytest.mark.parametrize(
+    ("offset", "known"), [("n.1.1.1.0.0", False), ("n.1.2", True), ("n.1.0", False)]
+)
+def test_a_stream_that_is_gone_and_was_not_seen_makes_an_offset_useless(
+    offset: str, known: bool
+) -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    gone = rig.stream("a", "1")
+    rig.stream("b")
+    rig.session.drop(gone)
+    assert (rig.session.parse(offset) is not None) is known
+
+
 def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
     rig = Rig(Journal("n", 10_000))
     rig.session.send(HELLO, NOW)
