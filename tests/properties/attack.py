@@ -58,6 +58,7 @@ _BASE = Config(
     messages_per_second=1_000_000,  # limits would keep the messages from what they are to reach
     message_burst=1_000_000,
     stream_starts_per_minute=1_000_000,
+    joins_per_minute=1_000_000,
     takeovers_per_minute=1_000_000,
     guesses_per_minute=1_000_000,
     guesses_per_connection=1_000_000,

@@ -37,6 +37,7 @@ CONFIG = Config(
     messages_per_second=1_000_000,
     message_burst=1_000_000,
     stream_starts_per_minute=1_000_000,
+    joins_per_minute=1_000_000,
     takeovers_per_minute=1_000_000,
     guesses_per_connection=1_000_000,
     guesses_per_minute=1_000_000,

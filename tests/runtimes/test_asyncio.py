@@ -154,7 +154,8 @@ def test_lines_split_after_every_byte(server: Control, ollama: ScriptedOllama) -
         assert client.read_stream() == "".join(ODD)
 
 
-def test_a_stream_cut_in_two_at_every_byte(server: Control, ollama: ScriptedOllama) -> None:
+def test_a_stream_cut_in_two_at_every_byte(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(stream_starts_per_minute=1_000, message_burst=1_000))
     data = (
         '{"message":{"content":"👩\u200d💻"},"done":false}\n'
         '{"message":{"content":"\u0085x"},"done":false}\n'
@@ -512,8 +513,9 @@ def test_a_slow_reader_does_not_slow_others(server: Control, ollama: ScriptedOll
 
 
 def test_an_unpaced_model_holds_the_loop_for_moments_only(
-    server: Control, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    server = serve(Config(messages_per_second=100_000, message_burst=100_000))
     # In CPU time of the loop's thread: a busy machine stops threads for as long as it likes. What
     # the loop does from one piece of the answer to the next is what another client waits for.
     turns: list[float] = []
