@@ -63,7 +63,7 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 .PHONY: test-long
 test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every place (hours).
 	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py \
-		tests/core/ai/test_cuts.py tests/runtimes/test_vectors.py
+		tests/core/ai/test_cuts.py tests/properties/test_ai_sessions.py tests/runtimes/test_vectors.py
 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
