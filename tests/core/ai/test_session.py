@@ -138,6 +138,15 @@ def test_what_an_event_takes_beyond_its_turn_the_next_turns_lack() -> None:
     assert not rig.session.has_events()
 
 
+def test_a_stream_that_comes_back_has_not_paid_by_leaving() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "x" * 20_000)
+    rig.pull(100_000)
+    rig.add(stream, "1")
+    rig.stream("b", *["x" * 9_000] * 3)
+    assert [name for name, _ in rig.pull(100_000)] == ["b", "a", "b", "b"]
+
+
 def test_a_stream_that_is_taken_out_is_not_pulled() -> None:
     rig = Rig()
     stream = rig.stream("a", "1")

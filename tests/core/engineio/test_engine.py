@@ -1277,3 +1277,22 @@ def test_a_reader_that_is_stuck_for_longer_than_its_pong_may_take_is_taken_for_d
     wire.room = 0
     world.advance(300 + 200)
     assert reasons(world) == ["ping timeout"]
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_who_took_the_last_of_it_is_not_waited_for(transport: str) -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    wire = client.upgrade() if transport == "websocket" else client.hanging()
+    wire.room = 10_000
+    emit(world, socket, "x")
+    size = 10_000 - wire.room  # of such an event
+    wire = wire if transport == "websocket" else client.hanging()
+    wire.room = size
+    emit(world, socket, "x")
+    assert wire.room == 0  # all is in the runtime's hands, and its buffer is full
+    world.advance(4_999)
+    wire.unblock()  # nothing is left to pull
+    world.advance(5_000)
+    assert reasons(world) == []
