@@ -22,6 +22,7 @@ Fault = Literal["cut", "reset", "stall"]
 so that each side has to find out by itself."""
 
 _PIECE = 65_536  # bytes
+_BUFFER = 65_536  # of a socket in the kernel, which would take megabytes for a client that is slow
 
 
 class _Connection:
@@ -122,10 +123,13 @@ class Link:
         task.add_done_callback(self._connections.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
+        (writer,) = connection.ends
         try:
-            with suppress(ConnectionError):
+            with suppress(OSError):  # whichever end has gone meanwhile
                 back, forth = await asyncio.open_connection(*self._target)
                 connection.ends.append(forth)
+                _socket_of(writer).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+                _socket_of(forth).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
                 await asyncio.gather(
                     self._pass_forth(reader, connection), self._pass_back(back, connection)
                 )
@@ -183,10 +187,14 @@ class Link:
         self._struck.set()
 
 
+def _socket_of(writer: asyncio.StreamWriter) -> socket.socket:
+    raw: socket.socket = writer.get_extra_info("socket")
+    return raw
+
+
 def _reset(writer: asyncio.StreamWriter) -> None:
-    raw = writer.get_extra_info("socket")
     with suppress(OSError):  # it is closed already
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        _socket_of(writer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -7,7 +7,7 @@ figures.
 import statistics
 
 import pytest
-from runtimes.cancels import ENDS, STATES, cancels
+from runtimes.cancels import CONFIG, ENDS, STATES, cancels
 from runtimes.scripted_ollama import ScriptedOllama
 from runtimes.server_thread import RUNTIMES, running_server
 
@@ -21,7 +21,7 @@ SOON = 0.25  # seconds, for most of them
 def test_a_cancel_closes_the_models_connection_soon(
     ollama: ScriptedOllama, runtime: str, state: str
 ) -> None:
-    with running_server(ollama.url, runtime=runtime) as server:
+    with running_server(ollama.url, CONFIG, runtime=runtime) as server:
         assert statistics.median(cancels(server, ollama, STATES[state], CANCELS)) < SOON
 
 
