@@ -9,18 +9,19 @@ NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
 PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/simulation
-SOCKET_TESTS := tests/runtimes tests/cli
+SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of `make fuzz` and `make atheris`.
+# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make atheris`.
 INPUTS := 5000000
+ATTEMPTS := 1000000
+RACES := 10000
+PLACES := 300
+SEEDS := 2000
 SEED := 1
 JOBS := 1
 TARGET := wire.json
 RUNS := 100000
-
-# Of `make simulate`: so many seeds from SEED on.
-SEEDS := 2000
 
 .DEFAULT_GOAL := help
 
@@ -61,8 +62,26 @@ test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install 
 	$(BIN)/pytest -q tests/browser
 
 .PHONY: test-long
-test-long: $(VENV)/.test ## Play the session vectors and upgrades cut at every place (an hour).
-	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py tests/runtimes/test_vectors.py
+test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every place (hours).
+	TOKENWIRE_LONG=1 $(BIN)/pytest -q tests/vectors tests/properties/test_upgrades.py \
+		tests/core/ai/test_cuts.py tests/properties/test_ai_sessions.py tests/runtimes/test_vectors.py
+
+.PHONY: load
+load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
+	cd tests && ../$(BIN)/python -m load.run $(ARGS)
+
+.PHONY: test-cuts
+test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
+	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
+		$(if $(CASE),--case $(CASE))
+
+.PHONY: test-sleeper
+test-sleeper: $(VENV)/.test ## Let a stock client sleep in a stream of 400,000 tokens, three times.
+	cd tests && ../$(BIN)/python -m interop.slow_reader
+
+.PHONY: test-cancels
+test-cancels: $(VENV)/.test ## Measure how soon 1,000 cancels reach the model, with each runtime.
+	cd tests && ../$(BIN)/python -m runtimes.cancels
 
 .PHONY: conformance
 conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of socketio/socket.io>.
@@ -72,6 +91,11 @@ conformance: $(VENV)/.test ## Run the public protocol suites: SUITES=<docs/ of s
 fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JOBS; CASE: one again).
 	cd tests && ../$(BIN)/python -m properties.fuzz --inputs $(INPUTS) --seed $(SEED) \
 		--jobs $(JOBS) $(if $(CASE),--case $(CASE))
+
+.PHONY: attack
+attack: $(VENV)/.test ## Try to take over sessions of others (ATTEMPTS, RACES, SEED).
+	cd tests && ../$(BIN)/python -m properties.takeover --attempts $(ATTEMPTS) --races $(RACES) \
+		--seed $(SEED)
 
 .PHONY: simulate
 simulate: $(VENV)/.test ## Play SEEDS runs of clients, models and faults from SEED on (one: its trace).

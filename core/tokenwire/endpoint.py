@@ -8,6 +8,8 @@ LocalProtocolError and changes nothing.
 
 import re
 
+import msgspec
+
 from tokenwire.ai.service import AiService
 from tokenwire.ai.stats import Stats
 from tokenwire.ai.upstream import Health
@@ -28,7 +30,7 @@ _FIELD_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 _HTTP_LAYERS_OWN = ("content-length", "transfer-encoding", "connection", "date")
 
 _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been taken
-_ENGINE_TIMERS = (Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
+_ENGINE_TIMERS = (Timer.SLOW, Timer.PING, Timer.PONG, Timer.UPGRADE, Timer.CLOSING)
 
 
 class Endpoint(Program):
@@ -47,6 +49,8 @@ class Endpoint(Program):
             self._ai = AiService(config, self.outputs, self.timers, ids)
             self._sockets.add_namespace(config.ai_namespace, self._ai)
         self._last_conn = 0
+        self._now = Millis(0)
+        """When the latest request, message or timeout came."""
         self._stop_at: Millis | None = None
         self._program_requests: dict[ConnId, None] = {}
         self._program_responses: dict[ConnId, Response] = {}
@@ -60,6 +64,7 @@ class Endpoint(Program):
 
     def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
         """Take a whole request. Its answer comes from `response_to_send`, after a WantWrite."""
+        self._now = now
         if self._is_ours(request):
             if self.config.trace and request.body:
                 self._trace(
@@ -77,6 +82,7 @@ class Endpoint(Program):
 
     def receive_message(self, conn: ConnId, message: bytes, now: Millis) -> None:
         """Take one WebSocket message: UTF-8 `bytes` for text, `Binary` for binary."""
+        self._now = now
         if self.config.trace:
             self._trace("packet_in", conn, [message])
         self._engine.receive_message(conn, message, now)
@@ -98,6 +104,7 @@ class Endpoint(Program):
 
     def handle_timeout(self, now: Millis) -> None:
         """Do what is due. Extra calls are harmless."""
+        self._now = now
         for timer, key in self.timers.due(now):
             self._handle_timer(timer, key, now)
 
@@ -233,12 +240,20 @@ class Endpoint(Program):
     def stats(self) -> Stats:
         """Return a snapshot of the statistics.
 
+        Pauses that go on count up to the latest request, message or timeout.
+
         Raises:
             LocalProtocolError: the AI protocol is switched off.
         """
         if self._ai is None:
             raise LocalProtocolError("there are no statistics without the AI protocol")
-        return self._ai.stats()
+        stats = self._ai.stats(self._now)
+        held = stats.bytes_held + self._sockets.bytes_held()
+        return msgspec.structs.replace(stats, bytes_held=held)
+
+    def memory_bound(self) -> int:
+        """Return the sum of what clients can make the server hold (`Config.memory_bound`)."""
+        return self.config.memory_bound()
 
     def upstream_status(self) -> Health:
         """Return what the last look at the model server found."""

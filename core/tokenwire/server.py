@@ -213,8 +213,7 @@ class Server(Endpoint):
             self._keep_timer(conn, link, now)
             if chunk.data and link.timer is Timer.HTTP_WRITE:  # it takes what it is sent
                 self.timers.set(Timer.HTTP_WRITE, conn, now + self.config.write_timeout)
-        if chunk.data:
-            self._engine.progressed(conn, now)
-        elif not chunk.end:
+        self._engine.pulled(conn, len(chunk.data), now)
+        if not chunk.data and not chunk.end:
             self.outputs.pulled_empty(conn)
         return chunk

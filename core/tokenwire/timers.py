@@ -21,6 +21,7 @@ class Timer(enum.Enum):
     HTTP_KEEP_ALIVE = "http keep-alive"  # no further request came
     CLOSE = "close"  # the peer does not answer our close frame, or does not read the end
     UNREAD = "engine.io unread close"  # a WebSocket takes nothing, its close neither
+    SLOW = "engine.io slow consumer"  # a transport takes nothing of what it is offered
     PING = "engine.io ping"  # time to ping
     PONG = "engine.io pong"  # no pong came
     UPGRADE = "engine.io upgrade"  # a probe was not followed by an upgrade
@@ -36,6 +37,8 @@ class Timer(enum.Enum):
     SESSION_FORGET = "session forget"  # RECONNECT_TIMEOUT after the connection was lost
     TRANSFER = "session transfer"  # an old clientId after its transfer
     PRESSURE = "backpressure notice"  # a reader is still slow: tell it
+    PACE = "stream rate limit"  # the next tokens may go
+    MEMORY = "memory"  # it was used up: has anybody read?
     RECONNECT = "client reconnect"  # time to try again
     ACK = "ack"  # no acknowledgement came
     SHUTDOWN = "shutdown"  # running streams have had their time

@@ -36,7 +36,7 @@ from tokenwire.types import ConnId, Millis, Peer, Request, Response
 from tokenwire_anyio.upstream import Upstreams
 
 _READ_BYTES = 64 * 1024
-_WRITE_BYTES = 64 * 1024
+_WRITE_BYTES = 16 * 1024  # one pull; the next one shows that a slow reader has taken it
 _NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
 _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1  # seconds after a failed accept

@@ -32,8 +32,7 @@ from tokenwire.types import ConnId, Millis, Peer, Request, Response
 
 from tokenwire_asyncio.upstream import Upstreams
 
-_WRITE_BYTES = 64 * 1024  # one pull
-_BUFFER_BYTES = 32 * 1024  # asyncio's own buffer: above it the socket counts as full
+_WRITE_BYTES = 16 * 1024  # one pull; the next one shows that a slow reader has taken it
 _NOTSENT_BYTES = 16 * 1024  # the kernel's share of what waits; without it, megabytes
 _BACKLOG = 1024
 _DRAIN_LIMIT = 1.0  # seconds that readers have, after all is said, for what is on its way
@@ -277,7 +276,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=0)  # what the kernel does not take, waits
         # asyncio sets TCP_NODELAY itself.
         address = transport.get_extra_info("peername")
         peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer()

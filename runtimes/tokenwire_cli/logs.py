@@ -34,6 +34,7 @@ HINTS = {
     "upstream_down": "the model server does not answer; requests fail until it does: "
     "see OLLAMA_BASE_URL",
     "upstream_ok": "the model server answers",
+    "handshake_refused": "a client was turned away by this limit",
     "session_aborted": "a client did not read what was sent to it",
 }
 """What to do about a notice, by its event."""

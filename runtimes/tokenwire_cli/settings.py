@@ -111,6 +111,12 @@ def _is_ip(text: str) -> bool:
     return text.isascii() and text.isprintable()  # an IPv6 zone may be any text
 
 
+def _network(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", text):
+        raise ValueError
+    return str(ipaddress.ip_network(text))
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What the table says of a setting beside its type, range and default."""
 
@@ -194,6 +200,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="recovery",
         ),
     ] = "auto"
+    rate_limit_messages: Annotated[
+        int,
+        Meta(ge=1, le=10_000),
+        About(
+            help="messages of a client, twice as many at once",
+            unit="a second",
+            config="messages_per_second",
+        ),
+    ] = 20
+    rate_limit_streams: Annotated[
+        int,
+        Meta(ge=1, le=100_000),
+        About(
+            help="streams that a client may start, all of them at once if it likes",
+            unit="a minute",
+            config="stream_starts_per_minute",
+        ),
+    ] = 30
+    max_sessions: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        About(help="connections of clients in all", config="max_sessions"),
+    ] = 10_000
+    max_sessions_per_address: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        About(
+            help="connections from one address, IPv6 by its /64; not from this machine",
+            config="max_sessions_per_address",
+        ),
+    ] = 50
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        About(
+            help="proxies whose X-Forwarded-For and Forwarded say where a client is, "
+            "comma-separated",
+            wanted="a list of IP addresses and networks such as 127.0.0.1,10.0.0.0/8",
+            config="trusted_proxies",
+            parse=_network,
+        ),
+    ] = ()
     backpressure_threshold: Annotated[
         int,
         Meta(ge=1, le=100_000),
@@ -203,6 +250,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             config="backpressure_threshold",
         ),
     ] = 100
+    memory_limit: Annotated[
+        int,
+        Meta(ge=1024 * 1024, le=2**40),
+        About(
+            help="what the streams of all clients may take; above 80 % of it no new one starts",
+            unit="bytes",
+            config="memory_bytes",
+        ),
+    ] = 512 * 1024 * 1024
+    backpressure_policy: Annotated[
+        Literal["merge", "pause", "skip"],
+        About(
+            help="merge the tokens that wait; send each by itself (pause); or leave out those "
+            "above the threshold (skip)",
+            config="backpressure_policy",
+        ),
+    ] = "merge"
+    stream_rate_limit: Annotated[
+        int,
+        Meta(ge=0, le=100_000),
+        About(help="tokens a second of one stream towards its client; 0 for no limit"),
+    ] = 0
+    slow_consumer_timeout: Annotated[
+        int,
+        Meta(ge=100, le=DAY),
+        About(
+            help="how long a connection may take nothing of what waits for it",
+            unit="milliseconds",
+            config="slow_consumer_timeout",
+        ),
+    ] = 20_000
     heartbeat_interval: Annotated[
         int,
         Meta(ge=100, le=3_600_000),  # less would be a flood, more outlasts every proxy
@@ -267,7 +345,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {s.about.config: getattr(self, s.key) for s in SETTINGS if s.about.config}
         # Only /ai: a client that forgot it is told "Invalid namespace", instead of nothing.
         trace = debug_matches(self.debug, PACKETS)
-        return Config(**values, namespaces=(), trace=trace)
+        return Config(
+            **values,
+            message_burst=2 * self.rate_limit_messages,
+            stream_rate_limit=self.stream_rate_limit or None,
+            namespaces=(),
+            trace=trace,
+        )
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 from tokenwire.config import Config
 from tokenwire.outputs import Joining
 from tokenwire.testing import Answer, Wire, World
+from tokenwire.types import Peer
 
 PATH = "/socket.io/?EIO=4&transport="
 POLLING = PATH + "polling"
@@ -86,9 +87,11 @@ class Polling:
         return wire
 
 
-def open_websocket(world: World, headers: dict[str, str] | None = None) -> Wire:
+def open_websocket(
+    world: World, headers: dict[str, str] | None = None, peer: Peer | None = None
+) -> Wire:
     """Return a WebSocket with an Engine.IO session, its open packet read."""
-    wire = world.connect()
+    wire = world.connect(peer)
     assert wire.upgrade(WEBSOCKET, headers).status == 101
     (opening,) = wire.texts()
     assert opening.startswith("0{")

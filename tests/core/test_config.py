@@ -1,5 +1,7 @@
 """The configuration: defaults that hold together, and values that make no sense refused."""
 
+from typing import Any
+
 import pytest
 from tokenwire.config import Config
 from tokenwire.errors import LocalProtocolError
@@ -44,6 +46,7 @@ def test_a_limit_below_one_is_refused_by_name(name: str, value: int) -> None:
         ({"namespaces": ("a",)}, "slash"),
         ({"namespaces": ("/a,b",)}, "comma"),
         ({"protocol": "engine.io"}, "ai_namespace"),
+        ({"trusted_proxies": ("10.0.0.0/33",)}, "trusted_proxies"),
         ({"path": "socket.io/"}, "slash"),
         ({"path": "/socket.io"}, "slash"),
     ],
@@ -60,3 +63,19 @@ def test_any_origin_is_allowed_without_credentials() -> None:
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(AttributeError):
         Config().max_payload = 5  # type: ignore[misc]
+
+
+def test_what_clients_can_make_a_server_hold_is_bounded() -> None:
+    small: dict[str, Any] = {
+        name: 1_000
+        for name in Config.__struct_fields__
+        if name.endswith("_bytes") or name == "max_payload"
+    }
+    small["max_sessions"] = 1
+    least = Config(**small).memory_bound()
+    assert 9_000 < least < 100_000
+    assert least < Config(**{**small, "max_sessions": 2}).memory_bound() < 2 * least
+    returning: dict[str, Any] = {"max_namespaces": 2, "max_lost_sockets": 3, "recovery_timeout": 1}
+    assert Config(**small, **returning).memory_bound() == least + (2 + 3) * 1_000
+    for name in ("memory_bytes", "outbox_burst_bytes", "control_bytes", "max_payload"):
+        assert Config(**{**small, name: 2_000}).memory_bound() >= least + 1_000

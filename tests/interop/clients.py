@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import socketio
@@ -31,6 +31,10 @@ _TRANSPORTS: dict[str, dict[str, object]] = {
     "js-websocket": {"transports": ["websocket"]},
     "js-polling": {"transports": ["polling"]},
 }
+Resume = Literal["previous", "cursor"]
+"""How a client's program gets its streams back: by the id of its previous connection alone, as the
+seed's snippet does, or with what it has of each stream, too (`resume.mjs`)."""
+
 _JS_RECONNECTION = {"reconnectionDelay": 20, "reconnectionDelayMax": 50, "randomizationFactor": 0}
 _PY_RECONNECTION = {"reconnection_delay": 0.02, "reconnection_delay_max": 0.05}
 
@@ -215,12 +219,18 @@ class Node:
         self._process.stdin.flush()
 
     def connect(
-        self, kind: str, url: str, options: dict[str, object], library: str = "socket.io-client"
+        self,
+        kind: str,
+        url: str,
+        options: dict[str, object],
+        library: str = "socket.io-client",
+        resume: Resume | None = None,
     ) -> "JsClient":
         """Open a connection and join the namespace that the URL ends in."""
         client = self._client(kind)
         whole = {**_JS_RECONNECTION, **options}
-        self.send(op="connect", client=client.name, library=library, url=url, options=whole)
+        names = {"client": client.name, "library": library, "resume": resume}
+        self.send(op="connect", **names, url=url, options=whole)
         return client
 
     def join(self, beside: "JsClient", namespace: str, options: dict[str, object]) -> "JsClient":
@@ -295,12 +305,18 @@ class JsClient(Client):
 class PyConnection:
     """A python-socketio AsyncClient, in a loop of its own, with a client for each namespace."""
 
-    def __init__(self, url: str, namespaces: Sequence[str], options: dict[str, object]) -> None:
+    def __init__(
+        self,
+        url: str,
+        namespaces: Sequence[str],
+        options: dict[str, object],
+        resume: Resume | None = None,
+    ) -> None:
         self._thread = LoopThread("python-socketio")
         self._left = False
         self.sio: Any = None
         self._http: aiohttp.ClientSession | None = None
-        self.clients = tuple(PyClient(self, namespace) for namespace in namespaces)
+        self.clients = tuple(PyClient(self, namespace, resume) for namespace in namespaces)
         self._thread.run(self._connect(url, list(namespaces), options))
 
     async def _connect(self, url: str, namespaces: list[str], options: dict[str, object]) -> None:
@@ -331,13 +347,44 @@ class PyConnection:
         await self._http.close()
 
 
+class Resumer:
+    """What `resume.mjs` does, for a client in this process."""
+
+    def __init__(self, way: Resume) -> None:
+        self._way = way
+        self._own: str | None = None
+        self._cursors: dict[str, dict[str, object]] = {}
+
+    def see(self, name: str, payload: Any) -> None:
+        """Take notice of an event."""
+        match name:
+            case "ai:connected":
+                self._own = self._own or payload["clientId"]
+            case "ai:reconnect:success":
+                self._own = payload["newClientId"]
+            case "ai:stream:start":
+                self._cursors[payload["streamId"]] = {"seq": 0, "epoch": payload["epoch"]}
+            case "ai:token":
+                self._cursors[payload["streamId"]]["seq"] = payload["seq"]
+            case _:
+                pass
+
+    def question(self) -> dict[str, object] | None:
+        """Return what to ask a new connection; None: this is the first."""
+        if self._own is None:
+            return None
+        streams = {"streams": self._cursors} if self._way == "cursor" else {}
+        return {"previousClientId": self._own, **streams}
+
+
 class PyClient(Client):
     """A namespace of an AsyncClient, whose missing types stay in these two classes."""
 
-    def __init__(self, connection: PyConnection, namespace: str) -> None:
+    def __init__(self, connection: PyConnection, namespace: str, resume: Resume | None) -> None:
         super().__init__("py")
         self._connection = connection
         self._namespace = namespace
+        self._resumer = Resumer(resume) if resume else None
 
     def listen(self, sio: Any) -> None:
         """Keep what comes in this namespace."""
@@ -348,13 +395,17 @@ class PyClient(Client):
 
     def _event(self, name: str, *args: object) -> tuple[object, ...]:
         self.received(name, args)
+        if self._resumer is not None:
+            self._resumer.see(name, args[0])
         return args  # what an event is acknowledged with, if the server asks for it
 
-    def _connected(self) -> None:
+    async def _connected(self) -> None:
         sio = self._connection.sio
         if sio.transport() == "websocket" and sio.eio.upgrades:
             self.received("$upgrade", ("websocket",))  # it upgrades before it joins
         self.received("$connect", (sio.get_sid(self._namespace), sio.transport()))
+        if self._resumer is not None and (question := self._resumer.question()):
+            await sio.emit("ai:reconnect", question, namespace=self._namespace)
 
     def _disconnected(self, reason: str) -> None:
         self.received("$disconnect", (reason,))
@@ -392,7 +443,13 @@ def running_node() -> Iterator[Node]:
         node.close()
 
 
-def connect(node: Node, kind: str, url: str, options: dict[str, object] | None = None) -> Client:
+def connect(
+    node: Node,
+    kind: str,
+    url: str,
+    options: dict[str, object] | None = None,
+    resume: Resume | None = None,
+) -> Client:
     """Connect a client of a kind and wait until the server has said hello.
 
     Args:
@@ -400,12 +457,14 @@ def connect(node: Node, kind: str, url: str, options: dict[str, object] | None =
         kind: one of KINDS.
         url: without the namespace.
         options: for the client library.
+        resume: how it gets its streams back after a drop; None: not by a program.
     """
     client: Client
     if kind == "py":
-        (client,) = PyConnection(url, (NAMESPACE,), options or {}).clients
+        (client,) = PyConnection(url, (NAMESPACE,), options or {}, resume).clients
     else:
-        client = node.connect(kind, url + NAMESPACE, _TRANSPORTS[kind] | (options or {}))
+        whole = _TRANSPORTS[kind] | (options or {})
+        client = node.connect(kind, url + NAMESPACE, whole, resume=resume)
     client.wait_connected()
     return client
 

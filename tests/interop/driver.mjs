@@ -7,7 +7,8 @@
 // $fault [text]. An event that the server wants acknowledged is so at once, with its own arguments.
 // Bytes are {"$bytes": HEXADECIMAL}, both ways.
 //
-//   {"op": "connect", "client": NAME, "library": PACKAGE, "url": URL, "options": {...}}
+//   {"op": "connect", "client": NAME, "library": PACKAGE, "url": URL, "options": {...}, "resume": WAY}
+//                         WAY is null, or a name of resume.mjs
 //   {"op": "join", "client": NAME, "beside": NAME, "namespace": NAMESPACE, "options": {...}}
 //                         one more namespace on the connection of another client, which alone
 //                         says $upgrade
@@ -22,6 +23,8 @@ import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 import io3 from "socket.io-client-3";
 import io40 from "socket.io-client-4.0";
+
+import { resumers } from "./resume.mjs";
 
 const LIBRARIES = { "socket.io-client": io, "socket.io-client-4.0": io40, "socket.io-client-3": io3 };
 
@@ -55,9 +58,10 @@ const listen = (client, socket) => {
   socket.on("connect_error", (error) => say(client, "$connect_error", error.message));
 };
 
-const connect = (client, io, url, options) => {
+const connect = (client, io, { url, options, resume }) => {
   const socket = io(url, { forceNew: true, ...options });
   listen(client, socket);
+  if (resume) resumers[resume](socket);
   socket.io.on("open", () => {
     socket.io.engine.on("upgrade", (transport) => say(client, "$upgrade", transport.name));
   });
@@ -76,7 +80,7 @@ const sayWhenQuiet = () => {
 const run = (command) => {
   const { op, client, options } = command;
   if (op === "connect") {
-    connect(client, LIBRARIES[command.library], command.url, options);
+    connect(client, LIBRARIES[command.library], command);
     return;
   }
   if (op === "join") {

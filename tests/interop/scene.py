@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from interop.clients import Client, Node, Received, connect
+from interop.clients import Client, Node, Received, Resume, connect
 from interop.contract import check_event, check_order
 from interop.link import Link, running_link
 from runtimes.scripted_ollama import ScriptedOllama
@@ -38,9 +38,14 @@ class Scene:
     def url(self) -> str:
         return f"http://localhost:{self.server.port}"
 
-    def connect(self, url: str | None = None, options: dict[str, object] | None = None) -> Client:
+    def connect(
+        self,
+        url: str | None = None,
+        options: dict[str, object] | None = None,
+        resume: Resume | None = None,
+    ) -> Client:
         """A new client that the server has said hello to."""
-        client = connect(self._node, self.kind, url or self.url, options)
+        client = connect(self._node, self.kind, url or self.url, options, resume)
         self.clients.append(client)
         self._stack.callback(client.disconnect)
         return client
@@ -69,7 +74,12 @@ class Scene:
 
 @contextmanager
 def playing(
-    node: Node, kind: str, ollama: ScriptedOllama, config: Config | None = None
+    node: Node,
+    kind: str,
+    ollama: ScriptedOllama,
+    config: Config | None = None,
+    *,
+    runtime: str = "asyncio",
 ) -> Iterator[Scene]:
     """A scene for one scenario.
 
@@ -78,8 +88,9 @@ def playing(
         kind: of the clients.
         ollama: the model server.
         config: the server's configuration.
+        runtime: a name of RUNTIMES.
     """
-    with running_server(ollama.url, config) as server, ExitStack() as stack:
+    with running_server(ollama.url, config, runtime=runtime) as server, ExitStack() as stack:
         stack.callback(node.wait_quiet)
         scene = Scene(node, kind, ollama, server, stack)
         ollama.wait_probed()  # from now on the server knows which models there are

@@ -120,7 +120,7 @@ class Cell:
 
     def joined(self, client: Client) -> str:
         """Wait until a client has its namespace, and the cell's transport. Return its socket id."""
-        socket_id, transport = client.take_all("$connect")
+        socket_id, transport, *_ = client.take_all("$connect")
         if self.transport == "upgrade":
             assert client.take("$upgrade") == "websocket"
         else:
@@ -339,7 +339,7 @@ def test_burst_through_an_upgrade(cell: Cell) -> None:
     link = cell.link()
     link.hold_websockets(after=0)
     (client,) = cell.open("/", port=link.port)
-    socket_id, transport = client.take_all("$connect")
+    socket_id, transport, *_ = client.take_all("$connect")
     assert transport == "polling"
     burst = burst_of(cell, client, socket_id)
     burst.send(3 * WINDOW)

@@ -4,15 +4,11 @@ Rules of this file: every strategy shrinks; a mutated stream is a good one with 
 bytes at random end at the first guard.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tokenwire.testing.world import masked_frame
-
-T = TypeVar("T", bound=Callable[..., None])
 
 HANDSHAKE = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -21,7 +17,7 @@ HANDSHAKE = (
 )
 
 
-def repeatable(examples: int) -> Callable[[T], T]:
+def repeatable(examples: int) -> settings:
     """Run a property on the same examples each time: a failure is a failure of the change."""
     return settings(
         max_examples=examples,

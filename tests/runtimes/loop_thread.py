@@ -82,4 +82,4 @@ class LoopThread:
         self._thread.join(LIMIT)
         assert not self._thread.is_alive()
         self.loop.close()
-        assert self.failures == []
+        assert self.failures == [], self.failures

@@ -38,6 +38,11 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """A token whose text is the time when it is sent (`time.monotonic_ns`), and a space."""
+
+
+@dataclass(frozen=True)
 class Head:
     """The head of the response, before its first line."""
 
@@ -92,7 +97,7 @@ class Gate:
         await asyncio.wrap_future(self._opened)
 
 
-Step = Send | Head | Raw | Pause | Answer | Cut | Reset | Gate
+Step = Send | Stamp | Head | Raw | Pause | Answer | Cut | Reset | Gate
 Script = Sequence[Step]
 
 
@@ -192,6 +197,17 @@ class Recorded:
         """Wait until the client has closed in the middle of the script."""
         assert self.closed.wait(limit), "the model's connection is still open"
         assert self.closed_early, "the model had finished before"
+
+    def wait_held_up(self, still: float = 0.25, limit: float = LIMIT) -> None:
+        """Wait until the socket has taken something, and then nothing for `still` seconds."""
+        until = time.monotonic() + limit
+        before, since = 0, time.monotonic()
+        while self.sent == 0 or time.monotonic() - since < still:
+            assert time.monotonic() < until, "the model was never held up"
+            assert not self.finished, "the model was not held up"
+            if self.sent != before:
+                before, since = self.sent, time.monotonic()
+            time.sleep(0.005)
 
 
 class ScriptedOllama:
@@ -381,7 +397,9 @@ class _Player:
     async def _play(self, step: Step) -> None:
         match step:
             case Send():
-                await self._send(b"%x\r\n%b\r\n" % (len(step.data), step.data))
+                await self._send_chunk(step.data)
+            case Stamp():
+                await self._send_chunk(token(f"{time.monotonic_ns()} "))
             case Head():
                 await self._send(b"")
             case Raw():
@@ -400,6 +418,9 @@ class _Player:
                 raw = self._writer.get_extra_info("socket")
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._writer.transport.abort()
+
+    async def _send_chunk(self, data: bytes) -> None:
+        await self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def _send(self, data: bytes) -> None:
         if not self._begun:

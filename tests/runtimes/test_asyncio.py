@@ -4,6 +4,7 @@ Rules of this file: no test knows which runtime it runs; `RUNTIMES` names them. 
 an event; where nothing is to happen, the test waits for something that comes after it.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -45,7 +46,7 @@ from runtimes.scripted_ollama import (
 from runtimes.server_thread import LIMIT, RUNTIMES, Control, SystemIds, running_server
 from tokenwire import Config, Server
 from tokenwire.outputs import Connected, Event
-from tokenwire.types import ConnId, Millis, Request, Response
+from tokenwire.types import ConnId, Millis, Request, Response, StreamId
 
 Serve = Callable[[Config], Control]
 SMALL_BUFFER = 4 * 1024  # of a client's socket, so that a slow reader is felt soon
@@ -153,7 +154,8 @@ def test_lines_split_after_every_byte(server: Control, ollama: ScriptedOllama) -
         assert client.read_stream() == "".join(ODD)
 
 
-def test_a_stream_cut_in_two_at_every_byte(server: Control, ollama: ScriptedOllama) -> None:
+def test_a_stream_cut_in_two_at_every_byte(serve: Serve, ollama: ScriptedOllama) -> None:
+    server = serve(Config(stream_starts_per_minute=1_000, message_burst=1_000))
     data = (
         '{"message":{"content":"👩\u200d💻"},"done":false}\n'
         '{"message":{"content":"\u0085x"},"done":false}\n'
@@ -473,17 +475,9 @@ def endless() -> Script:
 
 
 def blocked_model(ollama: ScriptedOllama) -> Recorded:
-    """Wait until the model cannot write any more, and return what it had sent."""
+    """Wait until the model cannot write any more, and return its request."""
     request = ollama.request()
-    until = time.monotonic() + LIMIT
-    before, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.25:
-        assert time.monotonic() < until, "the model was never held up"
-        assert not request.finished, "the model was not held up"
-        if request.sent != before:
-            before, since = request.sent, time.monotonic()
-        time.sleep(0.01)
-    assert request.sent > 0
+    request.wait_held_up()
     return request
 
 
@@ -516,6 +510,67 @@ def test_a_slow_reader_does_not_slow_others(server: Control, ollama: ScriptedOll
         for _ in range(20):
             quick.stream("quick")
             assert quick.read_stream() == "Hello, world"
+
+
+def test_an_unpaced_model_holds_the_loop_for_moments_only(
+    serve: Serve, ollama: ScriptedOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(Config(messages_per_second=100_000, message_burst=100_000))
+    # In CPU time of the loop's thread: a busy machine stops threads for as long as it likes. What
+    # the loop does from one piece of the answer to the next is what another client waits for.
+    turns: list[float] = []
+    receive = Server.receive_upstream
+
+    def receive_upstream(core: Server, stream: StreamId, data: bytes, now: Millis) -> None:
+        turns.append(time.thread_time())
+        receive(core, stream, data, now)
+
+    monkeypatch.setattr(Server, "receive_upstream", receive_upstream)
+    shortest = b'{"message":{"content":"x"},"done":false}\n'
+    ollama.scripts["fast"] = [*[Send(shortest * 1_500)] * 40, Send(done())]
+
+    def read(fast: RawClient) -> None:
+        seen = b""
+        while b'"ai:done"' not in seen:
+            seen = seen[-100:] + fast.socket.recv(65_536)
+
+    acks = 0
+    with connect(server) as fast, connect(server) as other, ThreadPoolExecutor() as pool:
+        fast.stream("fast")
+        reading = pool.submit(read, fast)
+        while not reading.done():
+            other.emit("ai:heartbeat", {})
+            other.expect("ai:heartbeat:ack")
+            acks += 1
+        reading.result(LIMIT)
+    assert acks > 10
+    spent = sorted(after - before for before, after in itertools.pairwise(turns))
+    assert len(spent) > 100
+    assert spent[len(spent) * 99 // 100] < 0.010
+
+
+def test_a_reader_that_takes_nothing_is_detached_and_one_that_is_slow_is_not(
+    serve: Serve, ollama: ScriptedOllama
+) -> None:
+    server = serve(Config(slow_consumer_timeout=700))
+    ollama.default = endless()
+    with (
+        connect(server, receive_buffer=SMALL_BUFFER) as stuck,
+        connect(server, receive_buffer=SMALL_BUFFER) as slow,
+    ):
+        stuck.stream("stuck")
+        slow.stream("slow")
+        until = time.monotonic() + LIMIT
+        while not server.call(lambda: server.core.stats().detaches):
+            assert time.monotonic() < until
+            assert slow.socket.recv(4_096)
+            time.sleep(0.02)
+        for _ in range(100):  # for three times as long again
+            assert slow.socket.recv(4_096)
+            time.sleep(0.02)
+        assert ends(stuck.socket)
+        stats = server.call(server.core.stats)
+        assert (stats.detaches, stats.total_sessions, stats.total_active_streams) == (1, 1, 2)
 
 
 def test_cancel_closes_a_paused_models_connection(server: Control, ollama: ScriptedOllama) -> None:

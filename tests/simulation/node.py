@@ -10,7 +10,7 @@ import msgspec
 from simulation.links import Pipe, Quality
 from simulation.loop import Loop, Violation
 from simulation.models import Model, Script
-from simulation.settings import CONFIG, most_held
+from simulation.settings import CONFIG, SESSIONS_HELD, most_held
 from tokenwire.outputs import (
     Abort,
     CancelUpstream,
@@ -43,7 +43,7 @@ class Node:
         self.stopped = False
         self._scripts = scripts
         self._by_key: dict[str, list[Model]] = {}
-        self._most_held = 0
+        self._most_held = SESSIONS_HELD
         self._pipes: dict[ConnId, Pipe] = {}
 
     def connect(self, quality: Quality, address: str) -> Pipe:

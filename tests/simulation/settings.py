@@ -20,6 +20,7 @@ CONFIG = Config(
     log_bytes=8 * 1024,
     lane_bytes=2 * 1024,
     unconfirmed_bytes=2 * 1024,
+    control_bytes=4 * 1024,
     ended_streams_kept=4,
     replay_bytes=500,
     heartbeat_interval=3_000,
@@ -46,6 +47,12 @@ CERTAIN = CONFIG.reconnect_timeout - LONGEST_STALL - 1_000
 
 MODEL_READ = 4_096
 """The most that comes of a model's answer at once."""
+
+SESSIONS_HELD = 32 * 1024
+"""Most of what is held beside the streams: the events of all sessions that name none."""
+
+ADDRESS_ENTRIES = 4
+"""Entries that are kept of an address, so that it can be told from a flood."""
 
 REFUSALS = ("too_many_streams", "rate_limited", "node_overloaded", "server_shutting_down")
 """Answers to a request that is in order: the client is to come back later."""

@@ -7,6 +7,7 @@ said or checked, and stored nowhere.
 
 import hashlib
 import hmac
+import re
 
 from tokenwire.types import IdSource
 from tokenwire.wire import ids
@@ -14,6 +15,12 @@ from tokenwire.wire import ids
 _PUBLIC_BYTES = 16
 _SECRET_BYTES = 16
 _KEY_BYTES = 32
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{22}")
+
+
+def is_client_id(text: str) -> bool:
+    """Return True if a text has the form of a clientId."""
+    return _CLIENT_ID.fullmatch(text) is not None
 
 
 class Capabilities:

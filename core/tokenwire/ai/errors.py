@@ -23,6 +23,7 @@ class Code(enum.Enum):
         False,
     )
     STREAM_NOT_FOUND = ("stream_not_found", "There is no such stream.", False)
+    RATE_LIMITED = ("rate_limited", "Too many requests.", True)
     UPSTREAM_UNAVAILABLE = (
         "upstream_unavailable",
         "The model server cannot be reached at the moment.",
@@ -44,6 +45,7 @@ class Code(enum.Enum):
         False,
     )
     RESUME_GAP = ("resume_gap", "A part of the text is not kept any more.", False)
+    NODE_OVERLOADED = ("node_overloaded", "The server has no room for more streams now.", True)
     SERVER_SHUTTING_DOWN = ("server_shutting_down", "The server is shutting down.", True)
 
     def __init__(self, text: str, sentence: str, retryable: bool) -> None:
@@ -63,10 +65,24 @@ class Refusal(Exception):
         details: str | None = None,
         field: str | None = None,
         stream_id: str | None = None,
+        retry_after_ms: int | None = None,
+        quiet: bool = False,
     ) -> None:
+        """
+        Args:
+            code: what is wrong.
+            error: a sentence for people; None: the code's.
+            details: a short string; None: the code.
+            field: the one that is wrong.
+            stream_id: the client's streamId, if it is about a stream.
+            retry_after_ms: when a retry can help.
+            quiet: only the acknowledgement says it, no event.
+        """
         super().__init__(code.text)
         self.code = code
         self.error = error or code.sentence
         self.details = details
         self.field = field
         self.stream_id = stream_id
+        self.retry_after_ms = retry_after_ms
+        self.quiet = quiet

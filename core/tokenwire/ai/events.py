@@ -56,6 +56,7 @@ class TokenMetadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     model: str
     tokens: int = 1
     replayed: bool = False
+    skipped: int = 0
     thinking: bool = False
     intent: str | None = None
     confidence: float | None = None

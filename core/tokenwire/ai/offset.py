@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-_MAX_CHARS = 1_024
+_MAX_CHARS = 12 * 1024  # a thousand streams at once; `connect_bytes` is more
 _NUMBERS = re.compile(r"[0-9]{1,15}\.[0-9]{1,15}(?:\.[0-9]{1,15}\.[0-9]{1,15}\.[0-9]{1,15})*")
 
 

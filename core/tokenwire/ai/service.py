@@ -9,16 +9,22 @@ the secret part; nothing a client names (a streamId) is ever a key outside its o
 from collections.abc import Callable
 
 from tokenwire.ai import events, messages, ollama, routing
-from tokenwire.ai.capability import Capabilities
+from tokenwire.ai.capability import Capabilities, is_client_id
 from tokenwire.ai.errors import Code, Refusal
+from tokenwire.ai.limits import Allowance
+from tokenwire.ai.memory import EVICT, REFUSE, Memory
 from tokenwire.ai.messages import Cursor, StreamRequest
+from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters, Stats
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
+from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
+from tokenwire.engineio.session import SLOW_CONSUMER
 from tokenwire.outputs import Notice, Outputs
 from tokenwire.socketio.binary import encode_body
+from tokenwire.socketio.lost import Lost
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
 from tokenwire.socketio.socket import Recovered, Socket
 from tokenwire.timers import Timer, Timers
@@ -27,6 +33,7 @@ from tokenwire.wire import ids
 
 _EPOCH_BYTES = 6
 _STREAM_NAME_BYTES = 9
+_MEMORY_STEP = 1_000  # how often a node without room looks whether anybody has read
 _SHUTDOWN_STEP = 50  # how often a shutdown looks whether all has been said
 
 Answer = dict[str, object]
@@ -44,15 +51,23 @@ class AiService:
         self._ids = id_source
         self._capabilities = Capabilities(id_source)
         self._counters = Counters()
+        self._memory = Memory(config.memory_bytes)
         self.upstreams = Upstreams(config, outputs, timers, self)
+        self._pressure = Pressure(config, timers, self._counters, self.upstreams, self._is_full)
         self._by_socket: dict[str, AiSession] = {}
         self._by_pid: dict[bytes, AiSession] = {}
         self._by_public: dict[str, AiSession] = {}
-        self._absent: dict[str, AiSession] = {}
-        """Those without a connection, the longest absent first."""
+        self._absent: Lost[AiSession] = Lost(config.max_sessions, config.max_lost_per_address)
+        self._joins = Buckets(per_minute(config.joins_per_minute), config.max_sessions)
+        """By the connection: each session begins with new limits."""
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
         self._shutdown_at: Millis | None = None
+        # So long an ended stream is kept after its client was handed the last of it: a connection
+        # that is dead may only be known to be after a heartbeat, and then its client may come back.
+        self._ended_span = (
+            config.heartbeat_interval + config.heartbeat_timeout + config.reconnect_timeout
+        )
         self._handlers: dict[str, Callable[[AiSession, list[object], Millis], Answer]] = {
             "ai:stream": self._on_stream,
             "ai:cancel": self._on_cancel,
@@ -63,10 +78,20 @@ class AiService:
 
     # -- the namespace (socketio.socket.Namespace) -------------------------------------------------
 
+    @property
+    def recovers(self) -> bool:
+        return self._config.recovery != "off"
+
     def connect(self, socket: Socket, auth: object, now: Millis) -> dict[str, object] | None:
         if self._shutdown_at is not None:
             code = Code.SERVER_SHUTTING_DOWN
             return {"message": code.sentence, "data": {"code": code.text}}
+        assert socket.carrier is not None
+        wait = self._joins.take(socket.carrier.session.sid.encode(), now)
+        if wait:
+            code = Code.RATE_LIMITED
+            data = {"code": code.text, "retryable": code.retryable, "retryAfterMs": wait}
+            return {"message": code.sentence, "data": data}
         return None
 
     def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
@@ -81,6 +106,10 @@ class AiService:
             return None
         old = session.socket
         if old is not None and old.carrier is not None:  # nobody knows yet that it is dead
+            try:
+                session.allowance.take_takeover(now)
+            except Refusal:
+                return None
             carrier = old.carrier
             carrier.release(old)
             self._lose(session, old, now)
@@ -117,7 +146,7 @@ class AiService:
         control = None
         if socket.pid_key:
             control = Journal(new_name(self._ids), self._config.control_bytes)
-        session = AiSession(public, socket, self, control)
+        session = AiSession(public, socket, self._pressure, control, Allowance(self._config))
         self._by_socket[socket.id] = session
         self._by_public[public] = session
         if socket.pid_key:
@@ -131,7 +160,7 @@ class AiService:
         assert isinstance(auth, dict)
         offset = session.parse(auth.get("offset"))
         assert offset is not None
-        del self._absent[session.public]
+        self._absent.remove(session)
         self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._by_socket[socket.id] = session
         socket.source = session
@@ -158,6 +187,7 @@ class AiService:
         if name != "ai:reconnect":
             self._confirm_transfer(session)
         try:
+            session.allowance.take_message(now)
             handler = self._handlers.get(str(name))
             if handler is None:
                 raise Refusal(Code.UNKNOWN_EVENT, details="see spec/ai-streaming.md")
@@ -166,6 +196,13 @@ class AiService:
             answer = self._refuse(session, refusal, messages.known_stream_id(args), now)
         if ack_id is not None and session.socket is socket:
             socket.acknowledge(ack_id, encode_body([answer], 0), now)
+        self._cut_abuser(session, socket, now)
+
+    def _cut_abuser(self, session: AiSession, socket: Socket, now: Millis) -> None:
+        """Disconnect a client that floods or guesses, behind the last answer."""
+        carrier = socket.carrier
+        if carrier is not None and (session.allowance.is_flooded or carrier.guesser.is_over):
+            socket.disconnect(now, close=True)
 
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         """The service asks for no acknowledgements."""
@@ -173,7 +210,9 @@ class AiService:
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         session = self._by_socket[socket.id]
         if session.socket is socket:  # else it was fenced: the session has moved on
+            self._counters.detaches += reason == SLOW_CONSUMER
             self._lose(session, socket, now)
+            self._evict(now)
         else:
             del self._by_socket[socket.id]
 
@@ -181,11 +220,11 @@ class AiService:
         """The session has no connection any more; its client may come back."""
         del self._by_socket[socket.id]
         session.socket = None
-        self._absent[session.public] = session
-        if len(self._absent) > self._config.max_sessions:  # the longest absent goes first
-            self._forget_session(next(iter(self._absent.values())), now)
+        surplus = self._absent.add(session, socket.address)
+        if surplus is not None:
+            self._forget_session(surplus, now)
         self._timers.set(Timer.SESSION_FORGET, session.public, now + self._config.reconnect_timeout)
-        self._reconsider(session, now)  # while the client is away, its streams go on
+        self._pressure.reconsider(session, now)  # while the client is away, its streams go on
 
     def _refuse(
         self, session: AiSession, refusal: Refusal, stream_id: str | None, now: Millis
@@ -197,10 +236,12 @@ class AiService:
             code=code.text,
             details=refusal.details or code.text,
             retryable=code.retryable,
+            retry_after_ms=refusal.retry_after_ms,
             field=refusal.field,
             stream_id=refusal.stream_id or stream_id,
         )
-        session.send(error, now)
+        if not refusal.quiet:
+            session.send(error, now)
         return {"ok": False, "error": refusal.error, "code": code.text}
 
     # -- ai:stream ---------------------------------------------------------------------------------
@@ -213,9 +254,10 @@ class AiService:
             name = f"stream_{ids.text(self._ids.random_bytes(_STREAM_NAME_BYTES))}"
         stream = session.streams.get(name)
         if stream is not None and stream.running:
-            if stream.request != request:
+            if not stream.is_for(request):
                 raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
-            self._rewind(session, stream, None, now)
+            if not self._rewind(session, stream, None, now):
+                self._say_gap(session, stream, now)
             return {"streamId": name, "epoch": stream.epoch}
         limit = self._config.max_concurrent_streams
         if session.active_streams() >= limit:
@@ -225,15 +267,21 @@ class AiService:
                 details=f"limit: {limit}",
             )
         self._check_unread(session)
+        if self._memory.is_above(REFUSE):
+            self._make_room(now, running=False)
+            if self._memory.is_above(REFUSE):
+                raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)
+        session.allowance.take_start(now)
         unread: list[bytes] = []
         if stream is not None:  # what its client was not told yet goes before the new start
             unread = stream.drain()
-            self._forget_stream(session, stream)
-        self._bound_ended(session)
+            self._forget_stream(session, stream, now)
+        self._bound_ended(session, now)
         stream = self._start(session, name, request, route, now)
         stream.precede(unread)
+        self._count(stream, now)
         return {"streamId": name, "epoch": stream.epoch}
 
     def _check_unread(self, session: AiSession) -> None:
@@ -290,6 +338,7 @@ class AiService:
             think=request.think,
         )
         self.upstreams.start(stream_id, upstream_request, now)
+        self._grew(session, stream, now)
         return stream
 
     @staticmethod
@@ -315,9 +364,8 @@ class AiService:
         for line in lines:
             if line.thinking_text and stream.request.think and session.is_heard():
                 self._think(stream, line.thinking_text)
-            text, size = line.text, self._config.token_chars
-            for start in range(0, len(text), size):
-                log.append(text[start : start + size].encode())
+            for piece in self._pieces(line.text):
+                log.append(piece.encode())
             if line.tool_calls:
                 stream.add_tool_calls(line.tool_calls)
         if log.last_seq > before:
@@ -327,20 +375,26 @@ class AiService:
                 stream.first_token_at = now
         if lines[-1].done:
             self._complete(session, stream, lines[-1], now)
-        session.take_turn(stream)
-        if not session.writable():
-            stream.waiting_until = log.last_seq
-        self._relieve(session, stream, now)
+        self._grew(session, stream, now)
 
-    @staticmethod
-    def _think(stream: Stream, text: str) -> None:
+    def upstream_held(self, stream_id: StreamId, size: int, now: Millis) -> None:
+        session, stream = self._streams[stream_id]
+        stream.line_bytes = size
+        self._grew(session, stream, now)
+
+    def _think(self, stream: Stream, text: str) -> None:
         metadata = events.TokenMetadata(stream.request.model, thinking=True)
-        stream.say(
-            events.Thinking(stream.name, text, stream.route.agent, stream.log.last_seq, metadata)
-        )
+        agent, seq = stream.route.agent, stream.log.last_seq
+        for piece in self._pieces(text):
+            stream.say(events.Thinking(stream.name, piece, agent, seq, metadata))
+
+    def _pieces(self, text: str) -> list[str]:
+        """Cut what is too long for one event."""
+        size = self._config.token_chars
+        return [text[start : start + size] for start in range(0, len(text), size)]
 
     def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
-        self._unpause(session, stream, now)  # so that this pause counts
+        self._pressure.unpause(session, stream, now)  # so that this pause counts
         first_token = stream.first_token_at
         tokens = stream.log.last_seq
         seconds = (now - first_token) / 1000 if first_token is not None else 0
@@ -402,16 +456,18 @@ class AiService:
     ) -> None:
         """The one place where a stream ends."""
         stream.move(how)
-        stream.ended_at = now
-        self._unpause(session, stream, now)
+        stream.over_at = now
+        self._pressure.unpause(session, stream, now)
         self._timers.clear(Timer.STREAM, stream.id)
-        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._config.reconnect_timeout)
+        self._timers.set(Timer.STREAM_FORGET, stream.id, now + self._ended_span)
         self._counters.ended += 1
         self._counters.ended_ms += now - stream.accepted_at
+        stream.line_bytes = 0
         stream.end(*ending, discard=discard)
+        self._count(stream, now)
         session.take_turn(stream)
 
-    def _bound_ended(self, session: AiSession) -> None:
+    def _bound_ended(self, session: AiSession, now: Millis) -> None:
         """Keep only so many ended streams of one client: a busy one must not fill the memory."""
         ended = [
             stream
@@ -419,97 +475,108 @@ class AiService:
             if not stream.running and not stream.has_output()
         ]
         for stream in ended[: max(0, len(ended) - self._config.ended_streams_kept)]:
-            self._forget_stream(session, stream)
+            self._forget_stream(session, stream, now)
 
-    def _forget_stream(self, session: AiSession, stream: Stream) -> None:
+    def _forget_ended(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """The time of an ended stream is over, unless its client may still lack some of it.
+
+        A slow reader gets all of it, however long that takes; who is away may come back for it; and
+        what was handed over may be lost on the way, with nobody to know it before the heartbeat.
+        """
+        socket = session.socket
+        heard = socket is not None and (
+            socket.heard_at >= stream.over_at + self._config.heartbeat_timeout
+        )
+        due = stream.over_at + self._ended_span
+        if due <= now and (stream.has_output() or not heard):
+            due = now + self._ended_span
+        if due > now:
+            self._timers.set(Timer.STREAM_FORGET, stream.id, due)
+        else:
+            self._forget_stream(session, stream, now)
+
+    def _forget_stream(self, session: AiSession, stream: Stream, now: Millis) -> None:
         self._timers.clear(Timer.STREAM_FORGET, stream.id)
+        self._timers.clear(Timer.PACE, stream.id)
         session.drop(stream)
         self._counters.merged_events += stream.merged_events
         del self._streams[stream.id]
+        self._hold(-stream.counted_bytes, now)
 
-    # -- pressure ----------------------------------------------------------------------------------
+    # -- memory ------------------------------------------------------------------------------------
 
-    def _relieve(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        """Pause the model if its reader is behind, or if its log is full."""
-        if not stream.running:
+    def _grew(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """The stream holds more: nobody may hold too much, nor all together."""
+        starved = self._memory.is_starved()
+        self._count(stream, now)
+        self._evict(now)
+        if self._memory.is_starved() and not starved:
+            self._starve(now)
+        if stream.id in self._streams:  # else its own session had to go
+            self._pressure.offer(session, stream, now)
+
+    def _starve(self, now: Millis) -> None:
+        """Memory is used up: what was handed over makes room, or else all models pause."""
+        self._make_room(now, running=True)
+        if self._memory.is_starved():
+            for session, stream in list(self._streams.values()):
+                self._pressure.relieve(session, stream, now)
+            self._timers.set(Timer.MEMORY, 0, now + _MEMORY_STEP)
+
+    def _make_room(self, now: Millis, *, running: bool) -> None:
+        """Evict what was handed over of all streams, but for the last of it."""
+        share = self._memory.share(len(self._streams))
+        for _, stream in list(self._streams.values()):
+            if running or not stream.running:
+                self._trim(stream, share, share, now)
+
+    def _trim(self, stream: Stream, size: int, unconfirmed: int, now: Millis) -> None:
+        """Evict text that was handed over until `size` bytes are held.
+
+        The last `unconfirmed` bytes before what the client was not handed may not have arrived.
+        """
+        log = stream.log
+        log.evict_to(size, before=log.seq_before(stream.next_seq, unconfirmed))
+        stream.trim_lane()
+        self._count(stream, now)
+
+    def _evict(self, now: Millis) -> None:
+        """If memory is short, forget sessions whose clients are away, the longest absent first."""
+        if not self._memory.is_above(EVICT):
             return
-        config = self._config
-        behind = session.socket is not None and (
-            session.waiting() > config.backpressure_threshold
-            or session.unsent_bytes() > config.outbox_bytes
-        )
-        full = self._is_full(stream)
-        if not behind and not full:
-            return
-        if stream.name not in session.paused:
-            self.upstreams.pause(stream.id, now)
-            session.paused[stream.name] = stream
-            stream.paused_at = now
-        told = session.pressed or self._timers.is_set(Timer.PRESSURE, session.public)
-        if behind and not told:
-            self._timers.set(Timer.PRESSURE, session.public, now + config.backpressure_notice_after)
+        for session in list(self._absent):
+            if not self._memory.is_above(EVICT):
+                return
+            if session.streams:
+                self._counters.evictions += 1
+                self._outputs.put(Notice("warning", "session_evicted"))
+                self._forget_session(session, now)
 
-    def _is_full(self, stream: Stream) -> bool:
-        """Return True if the stream's log is full of text that its client does not have."""
-        limit, log = self._config.log_bytes, stream.log
-        if log.size > limit:  # an eighth at once: evicting a token copies all boundaries
-            unconfirmed = min(self._config.unconfirmed_bytes, limit // 4)
-            confirmed = log.seq_before(stream.next_seq, unconfirmed)
-            log.evict_to(limit - limit // 8, before=confirmed)
-        return log.size > limit or stream.lane_bytes > limit
+    def _count(self, stream: Stream, now: Millis) -> None:
+        """Count what the stream holds now."""
+        before, stream.counted_bytes = stream.counted_bytes, stream.bytes_held()
+        self._hold(stream.counted_bytes - before, now)
 
-    def refused(self, session: AiSession, now: Millis) -> None:
-        """The client's socket takes no more: what it was not handed waits."""
-        session.hold()
-        for stream in session.streams.values():
-            self._relieve(session, stream, now)
+    def _hold(self, size: int, now: Millis) -> None:
+        """So much more is held, or less: then models that are paused for want of room go on."""
+        starved = self._memory.is_starved()
+        self._memory.add(size)
+        if starved and not self._memory.is_starved():
+            for session in list(self._by_public.values()):
+                if session.paused:
+                    self._pressure.drained(session, now)
 
-    def drained(self, session: AiSession, now: Millis) -> None:
-        """The client has taken something: read on at the low-water mark, half of the high one."""
-        config = self._config
-        if (
-            session.waiting() <= config.backpressure_threshold // 2
-            and session.unsent_bytes() <= config.outbox_bytes // 2
-        ):
-            self._reconsider(session, now)
-
-    def _reconsider(self, session: AiSession, now: Millis) -> None:
-        """The reader is not behind (any more): read on, unless a log is full."""
-        for stream in list(session.paused.values()):
-            if not self._is_full(stream):
-                self._unpause(session, stream, now)
-        self._end_episode(session)
-
-    def _unpause(self, session: AiSession, stream: Stream, now: Millis) -> None:
-        if session.paused.pop(stream.name, None) is None:
-            return
-        assert stream.paused_at is not None
-        stream.paused_ms += now - stream.paused_at
-        self._counters.paused_ms += now - stream.paused_at
-        stream.paused_at = None
-        self.upstreams.resume(stream.id, now)
-        if not session.paused:
-            self._end_episode(session)
-
-    def _end_episode(self, session: AiSession) -> None:
-        """Whoever is behind from now on is told again."""
-        session.pressed = False
-        self._timers.clear(Timer.PRESSURE, session.public)
-
-    def _tell_pressure(self, session: AiSession, now: Millis) -> None:
-        """The reader is still behind: it is told once, until it has caught up."""
-        session.pressed = True
-        self._counters.backpressure_events += 1
-        for stream in session.paused.values():
-            stream.say(
-                events.Backpressure(
-                    message="The connection is slower than the model: the model is paused.",
-                    queue_size=session.waiting(),
-                    stream_id=stream.name,
-                    policy="merge",
-                )
-            )
-            session.take_turn(stream)
+    def _is_full(self, stream: Stream, now: Millis) -> bool:
+        """Return True if no more of the stream can be held: its client must read first."""
+        config, limit = self._config, self._config.log_bytes
+        if self._memory.is_starved():
+            share = self._memory.share(len(self._streams))
+            self._trim(stream, share, share, now)
+        elif stream.log.size > limit or stream.lane_bytes > limit:
+            # An eighth at once: evicting a token copies all boundaries.
+            self._trim(stream, limit - limit // 8, min(config.unconfirmed_bytes, limit // 4), now)
+        too_large = stream.log.size > limit or stream.lane_bytes > limit
+        return too_large or self._memory.is_starved()
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -533,7 +600,7 @@ class AiService:
         ack = events.HeartbeatAck(
             active_streams=session.active_streams(),
             queue_size=session.waiting(),
-            streams={name: stream.next_seq - 1 for name, stream in session.streams.items()},
+            streams={name: stream.handed_seq for name, stream in session.streams.items()},
         )
         session.send(ack, now)
         return {}
@@ -543,22 +610,31 @@ class AiService:
     def _on_reconnect(self, session: AiSession, args: list[object], now: Millis) -> Answer:
         request = messages.parse_reconnect(args)
         public = self._capabilities.check(request.previous_client_id)
-        previous = None if public is None else self._by_public.get(public)
+        if public is None and is_client_id(request.previous_client_id):
+            self._count_guess(session, now)
+        previous = self._holder(public, now)
         if previous is None:
             raise Refusal(Code.RECONNECT_FAILED)
-        while previous.successor is not None:  # taken over before, but the answer was lost
-            previous = previous.successor
         cursors = request.streams or {}
         # What came over this very connection it has, but for what it names.
         moved: list[str] = []
         replaced: list[str] = []
         if previous is not session:
+            if previous.socket is not None:
+                previous.allowance.take_takeover(now)
+            if previous.public == public:  # its client knows it: the older ones are burnt
+                self._confirm_transfer(previous)
             moved, replaced = self._transfer(previous, session, now)
         elif public != session.public:
             moved = list(session.streams)
-        for name, stream in session.streams.items():
-            if name in moved or name in cursors:
-                self._rewind(session, stream, cursors.get(name), now)
+        gaps = [
+            stream
+            for name, stream in session.streams.items()
+            if (name in moved or name in cursors)
+            and not self._rewind(session, stream, cursors.get(name), now)
+        ]
+        for stream in gaps:
+            self._say_gap(session, stream, now)
         self._counters.resumes += 1
         success = events.ReconnectSuccess(
             previous_client_id=request.previous_client_id,
@@ -579,17 +655,40 @@ class AiService:
         session.send(success, now, keep=False)
         return {"newClientId": success.new_client_id}
 
+    @staticmethod
+    def _count_guess(session: AiSession, now: Millis) -> None:
+        """The client has shown an id that was never issued here."""
+        assert session.socket is not None
+        assert session.socket.carrier is not None
+        session.socket.carrier.guesser.was_wrong(now)
+
+    def _holder(self, public: str | None, now: Millis) -> AiSession | None:
+        """Return who has the streams of a clientId now; None: it is over, or never was one.
+
+        A deadline that has passed counts, handled or not: what came late must not win.
+        """
+        session = None if public is None else self._by_public.get(public)
+        while session is not None and session.successor is not None:
+            # It was taken over before, but the answer was lost.
+            burnt = self._timers.is_due(Timer.TRANSFER, session.successor.public, now)
+            session = None if burnt else session.successor
+        if session is None or self._timers.is_due(Timer.SESSION_FORGET, session.public, now):
+            return None
+        return session
+
     def _rewind(
         self, session: AiSession, stream: Stream, cursor: Cursor | None, now: Millis
-    ) -> None:
+    ) -> bool:
+        """Go back to what the client has. Return False if more is needed than is kept."""
         seq = None
         if cursor is not None and cursor.epoch in (None, stream.epoch):
             seq = cursor.seq
-        if seq is not None and seq > stream.log.last_seq:  # of an earlier stream of that name
+        if seq is not None and seq > stream.known_seq:  # of an earlier stream of that name
             seq = None
-        if not stream.rewind(seq):
-            self._say_gap(session, stream, now)
+        whole = stream.rewind(seq)
+        self._count(stream, now)
         session.take_turn(stream)
+        return whole
 
     def _say_gap(self, session: AiSession, stream: Stream, now: Millis) -> None:
         """The client needs text that is not kept any more."""
@@ -624,7 +723,7 @@ class AiService:
                 owner = previous if loser is stream else session
                 if loser.running:
                     self._cancel(owner, loser, now)
-                self._forget_stream(owner, loser)
+                self._forget_stream(owner, loser, now)
                 if loser is stream:
                     continue
             moved.append(name)
@@ -635,9 +734,11 @@ class AiService:
                 session.paused[name] = stream
         previous.paused.clear()
         self._by_pid.pop(previous.pid_key, None)
+        previous.retire()
         previous.successor = session
         session.previous = previous
-        self._absent.pop(previous.public, None)
+        session.allowance.inherit_takeovers(previous.allowance)
+        self._absent.remove(previous)
         self._timers.clear(Timer.SESSION_FORGET, previous.public)
         self._timers.clear(Timer.PRESSURE, previous.public)
         self._timers.set(Timer.TRANSFER, session.public, now + self._config.reconnect_timeout)
@@ -658,13 +759,13 @@ class AiService:
 
     def _forget_session(self, session: AiSession, now: Millis) -> None:
         """The grace period is over: its streams are cancelled at the model."""
-        self._absent.pop(session.public, None)
+        self._absent.remove(session)
         self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._confirm_transfer(session)
         for stream in list(session.streams.values()):
             if stream.running:
                 self._cancel(session, stream, now)
-            self._forget_stream(session, stream)
+            self._forget_stream(session, stream, now)
         del self._by_public[session.public]
         self._by_pid.pop(session.pid_key, None)
 
@@ -692,7 +793,7 @@ class AiService:
                 self._fail(session, stream, Code.SERVER_SHUTTING_DOWN, "out of time", now)
             if not running:
                 return True
-        elif not running and not any(session.has_events() for session in self._by_socket.values()):
+        elif not running and not any(session.is_owed() for session in self._by_socket.values()):
             return True
         self._timers.set(Timer.SHUTDOWN, 0, now + _SHUTDOWN_STEP)
         return False
@@ -714,24 +815,26 @@ class AiService:
                 limit = f"limit: {self._config.stream_timeout} ms"
                 self._fail(session, stream, Code.STREAM_TIMEOUT, limit, now)
             case Timer.STREAM_FORGET:
-                session, stream = self._streams[StreamId(int(key))]
-                if stream.has_output():  # a slow reader gets all of it, however long that takes
-                    self._timers.set(timer, key, now + self._config.reconnect_timeout)
-                else:
-                    self._forget_stream(session, stream)
+                self._forget_ended(*self._streams[StreamId(int(key))], now)
             case Timer.SESSION_FORGET:
                 self._forget_session(self._by_public[str(key)], now)
             case Timer.TRANSFER:
                 self._confirm_transfer(self._by_public[str(key)])
+            case Timer.PACE:
+                session, stream = self._streams[StreamId(int(key))]
+                self._pressure.offer(session, stream, now)
             case Timer.PRESSURE:
-                self._tell_pressure(self._by_public[str(key)], now)
+                self._pressure.tell(self._by_public[str(key)], now)
+            case Timer.MEMORY:
+                if self._memory.is_starved():
+                    self._starve(now)
             case Timer.SHUTDOWN:
                 return self._shutdown_step(now)
             case _:
                 raise AssertionError(timer)  # a timer of another layer
         return False
 
-    def stats(self) -> Stats:
+    def stats(self, now: Millis) -> Stats:
         """Return a snapshot of the statistics."""
         counters = self._counters
         sessions = list(self._by_public.values())
@@ -746,9 +849,14 @@ class AiService:
             backpressure_events=counters.backpressure_events,
             merged_events=counters.merged_events
             + sum(stream.merged_events for _, stream in self._streams.values()),
-            paused_ms=counters.paused_ms,
+            paused_ms=counters.paused_ms
+            + sum(stream.paused_for(now) for _, stream in self._streams.values()),
+            skipped_tokens=counters.skipped_tokens,
+            detaches=counters.detaches,
             resumes=counters.resumes,
             cancels=counters.cancels,
             errors=dict(counters.errors),
-            bytes_held=sum(session.bytes_held() for session in sessions),
+            bytes_held=self._memory.held + sum(session.bytes_held() for session in sessions),
+            memory_bound=self._config.memory_bound(),
+            evictions=counters.evictions,
         )

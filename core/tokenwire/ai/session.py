@@ -12,17 +12,18 @@ from typing import Protocol
 
 from tokenwire.ai import offset as offsets
 from tokenwire.ai.events import Event
+from tokenwire.ai.limits import Allowance
 from tokenwire.ai.offset import Offset
 from tokenwire.ai.stream import Stream
 from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis
 
-_TURN_BYTES = 8 * 1024
+_TURN_BYTES = 8 * 1024  # what an event takes beyond its turn, the stream's next turns lack
 
 
 class Listener(Protocol):
-    """What the session tells the service (`service.py`)."""
+    """What the session tells (`pressure.py`)."""
 
     def refused(self, session: "AiSession", now: Millis) -> None:
         """The client's socket takes no more for now."""
@@ -39,33 +40,42 @@ class AiSession:
     __slots__ = (
         "_control",
         "_last_number",
-        "_service",
+        "_listener",
         "_turns",
         "_unfinished",
+        "allowance",
+        "behind",
         "paused",
         "pid_key",
-        "pressed",
         "previous",
         "public",
         "socket",
         "socket_id",
         "streams",
         "successor",
+        "told",
     )
 
     def __init__(
-        self, public: str, socket: Socket, service: Listener, control: Journal | None
+        self,
+        public: str,
+        socket: Socket,
+        listener: Listener,
+        control: Journal | None,
+        allowance: Allowance,
     ) -> None:
         """
         Args:
             public: the public part of the clientId.
             socket: its connection.
-            service: is told.
+            listener: is told.
             control: keeps the events that name no stream; None: the client cannot come back by
                 itself, and gets no offsets.
+            allowance: how much it may ask for.
         """
         self.public = public
-        self._service = service
+        self.allowance = allowance
+        self._listener = listener
         self.socket: Socket | None = socket
         self.socket_id = socket.id
         self.pid_key = socket.pid_key
@@ -73,8 +83,10 @@ class AiSession:
         """By the client's streamId: running, or ended and within the grace period."""
         self.paused: dict[str, Stream] = {}
         """The streams whose model is paused for this client."""
-        self.pressed = False
-        """True: the client was told of the backpressure of this episode."""
+        self.behind = False
+        """True: an episode of backpressure: the client has not caught up."""
+        self.told = False
+        """True: it was told of that."""
         self.successor: AiSession | None = None
         """The session that took this one over, until the client has shown that it knows."""
         self.previous: AiSession | None = None
@@ -99,11 +111,16 @@ class AiSession:
         """Return the number of tokens of all streams that wait."""
         return sum(stream.waiting() for stream in self._turns)
 
+    def is_owed(self) -> bool:
+        """Return True if there is something that the client was not handed."""
+        return any(stream.has_output() for stream in self.streams.values())
+
     def unsent_bytes(self) -> int:
         return sum(stream.unsent_bytes() for stream in self._turns)
 
     def bytes_held(self) -> int:
-        return sum(stream.bytes_held() for stream in self.streams.values())
+        """Return the size of what is kept of the events that name no stream."""
+        return 0 if self._control is None else self._control.size
 
     def adopt(self, stream: Stream) -> None:
         """The stream is one of this session's from now on."""
@@ -120,7 +137,7 @@ class AiSession:
 
     def take_turn(self, stream: Stream) -> None:
         """The stream has something for the client."""
-        if not stream.in_turn and stream.has_output():
+        if not stream.in_turn and stream.is_ready():
             stream.in_turn = True
             self._turns.append(stream)
             self._unfinished[stream.number] = stream
@@ -136,7 +153,7 @@ class AiSession:
     def hold(self) -> None:
         """All that the client was not handed waits from now on."""
         for stream in self._turns:
-            stream.waiting_until = stream.log.last_seq
+            stream.hold()
 
     def send(self, event: Event, now: Millis, *, keep: bool = True) -> None:
         """Send an event that may overtake the streams.
@@ -154,6 +171,10 @@ class AiSession:
         if self.socket is not None:
             self.socket.send_event(body, now)
 
+    def retire(self) -> None:
+        """The session was taken over: nothing is kept for its client any more."""
+        self._control = None
+
     # -- connection state recovery -----------------------------------------------------------------
 
     def _offset(self) -> bytes:
@@ -166,7 +187,7 @@ class AiSession:
         text = b',"%b.%d' % (self._control.offset(control), self._last_number)
         for number, stream in self._unfinished.items():
             if not stream.fully_handed():
-                text += b".%d.%d.%d" % (number, stream.next_seq - 1, stream.lane_at)
+                text += b".%d.%d.%d" % (number, stream.handed_seq, stream.lane_at)
         return text + b'"'
 
     def parse(self, value: object) -> Offset | None:
@@ -178,6 +199,10 @@ class AiSession:
             return None
         if self._control.after(offset.control) is None:
             return None
+        kept = {stream.number for stream in self.streams.values()}
+        unseen = sum(number > offset.streams for number in kept)
+        if unseen < self._last_number - offset.streams or not offset.positions.keys() <= kept:
+            return None  # a stream that it has not seen to its end is not kept any more
         for stream in self.streams.values():
             position = offset.positions.get(stream.number)
             if position is not None and not stream.knows(*position):
@@ -218,17 +243,24 @@ class AiSession:
         used = 0
         while turns and used < budget:
             stream = turns[0]
-            used += stream.pull(out, head, min(budget - used, _TURN_BYTES), tail)
-            if stream.has_output():
-                turns.rotate(-1)
+            if stream.turn_bytes <= 0:
+                stream.turn_bytes += _TURN_BYTES
+            size = stream.pull(out, head, min(budget - used, stream.turn_bytes), tail)
+            stream.turn_bytes -= size
+            used += size
+            if stream.is_ready():
+                if stream.turn_bytes <= 0:  # else: it goes on with its turn at the next pull
+                    turns.rotate(-1)
             else:
+                stream.turn_bytes = min(0, stream.turn_bytes)
                 turns.popleft()
                 stream.in_turn = False
-                if not stream.running:
+                if stream.fully_handed():
+                    stream.over_at = now
                     self._unfinished.pop(stream.number, None)
-        if self.paused:
-            self._service.drained(self, now)
+        if self.paused or self.behind:
+            self._listener.drained(self, now)
         return used
 
     def refused(self, now: Millis) -> None:
-        self._service.refused(self, now)
+        self._listener.refused(self, now)

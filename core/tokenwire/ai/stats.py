@@ -15,10 +15,14 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
     backpressure_events: int
     merged_events: int
     paused_ms: int
+    skipped_tokens: int
+    detaches: int
     resumes: int
     cancels: int
     errors: dict[str, int]
     bytes_held: int
+    memory_bound: int
+    evictions: int
 
 
 class Counters(msgspec.Struct):
@@ -31,8 +35,11 @@ class Counters(msgspec.Struct):
     backpressure_events: int = 0
     merged_events: int = 0
     paused_ms: int = 0
+    skipped_tokens: int = 0
+    detaches: int = 0
     resumes: int = 0
     cancels: int = 0
+    evictions: int = 0
     errors: dict[str, int] = msgspec.field(default_factory=dict)
 
     def error(self, code: str) -> None:

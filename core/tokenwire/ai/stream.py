@@ -19,6 +19,7 @@ import msgspec
 from tokenwire.ai import events
 from tokenwire.ai.log import TokenLog
 from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.pace import Pace
 from tokenwire.ai.routing import Route
 from tokenwire.config import Config
 from tokenwire.types import Millis, StreamId
@@ -53,6 +54,22 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 RUNNING = (State.WAITING, State.STREAMING)
 
+STREAM_BYTES = 4 * 1024
+"""What a stream takes beside its text and its request: measured, and rounded up."""
+_LANE_EVENT_BYTES = 128
+
+
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def _encode_context(context: dict[str, object] | None) -> bytes:
+    return b"" if context is None else _sorted(context)
+
+
+def _text_bytes(text: str) -> int:
+    """Return what Python may take for a text."""
+    return len(text) if text.isascii() else 4 * len(text)
+
 
 class LaneEvent(NamedTuple):
     after: int
@@ -63,6 +80,8 @@ class LaneEvent(NamedTuple):
     """True: the start, which also a cancelled stream keeps."""
     rewinds: bool = False
     """True: behind it comes the first token."""
+    earlier: bool = False
+    """True: of an earlier stream of this name."""
 
     @property
     def size(self) -> int:
@@ -73,35 +92,46 @@ class Stream:
     """A stream of one session."""
 
     __slots__ = (
+        "_context",
+        "_cut_seq",
         "_ending",
+        "_fixed_bytes",
         "_lane",
         "_lane_first",
+        "_merges",
         "_plain_metadata",
+        "_released",
+        "_rewound",
         "_token_agent",
         "_token_head",
         "_tool_call_room",
         "accepted_at",
         "config",
-        "ended_at",
+        "counted_bytes",
         "epoch",
         "first_token_at",
         "id",
         "in_turn",
         "lane_at",
         "lane_bytes",
+        "line_bytes",
         "log",
         "merged_events",
         "name",
         "next_seq",
         "number",
+        "over_at",
+        "pace",
         "paused_at",
         "paused_ms",
         "replay_until",
         "request",
         "resumes",
         "route",
+        "skipped",
         "state",
         "tool_calls",
+        "turn_bytes",
         "waiting_until",
     )
 
@@ -118,22 +148,35 @@ class Stream:
         self.id = stream_id
         self.name = name
         self.epoch = epoch
-        self.request = request
+        self.request = msgspec.structs.replace(request, agent_context=None)
+        self._context = _encode_context(request.agent_context)  # as text: built, it takes far more
         self.route = route
         self.config = config
         self.state = State.WAITING
         self.log = TokenLog()
         self.next_seq = 1
         """The first token that the client has not been handed."""
+        self.skipped = 0
+        """How many tokens before that one were left out, and the client does not know it yet."""
+        self.pace = (
+            None if config.stream_rate_limit is None else Pace(config.stream_rate_limit, now)
+        )
+        """The rate at which tokens may go; None: any."""
+        self._released = 0
+        """The last token that may go, if there is a pace."""
+        self._merges = config.backpressure_policy != "pause"
         self.waiting_until = 0
         """The last token that came while the client's socket would not take more."""
         self.replay_until = 0
         """The last token of a replay."""
         self.in_turn = False
         """True: the session's round of streams has this one."""
+        self.turn_bytes = 0
+        """What is left of its turn; below 0: what it took too much."""
         self.accepted_at = now
         self.first_token_at: Millis | None = None
-        self.ended_at: Millis | None = None
+        self.over_at = now
+        """When it has ended; if its client was handed the last of it later, when that was."""
         self.paused_at: Millis | None = None
         self.paused_ms = 0
         self.merged_events = 0
@@ -147,7 +190,17 @@ class Stream:
         self._lane: deque[LaneEvent] = deque()
         self._lane_first = 0
         """How many events were before the first that is kept."""
+        self._rewound = 0
+        """Who has fewer events of the lane lacks a start that is not kept any more."""
+        self._cut_seq = 0
+        """The last token before a cancel."""
         self.lane_bytes = 0
+        self.line_bytes = 0
+        """What is held of a line of the model's that is not whole yet."""
+        self.counted_bytes = 0
+        """What was counted of it as held."""
+        texts = _text_bytes(request.prompt) + _text_bytes(route.system or "")
+        self._fixed_bytes = STREAM_BYTES + texts + len(self._context)
         self._ending: tuple[events.Event, ...] = ()
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
@@ -155,12 +208,22 @@ class Stream:
         self._plain_metadata = json.encode(events.TokenMetadata(model=request.model))
         self._say_start(resumed=False)
 
+    def is_for(self, request: StreamRequest) -> bool:
+        """Return True if it is what a request asks for."""
+        return self._context == _encode_context(
+            request.agent_context
+        ) and self.request == msgspec.structs.replace(request, agent_context=None)
+
     @property
     def running(self) -> bool:
         return self.state in RUNNING
 
     def move(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]
+
+    def paused_for(self, now: Millis) -> int:
+        """Return how long the model has been paused, in the pause that goes on."""
+        return 0 if self.paused_at is None else max(0, now - self.paused_at)
 
     # -- what the model and the server add ---------------------------------------------------------
 
@@ -171,13 +234,16 @@ class Stream:
     def _put(self, event: LaneEvent) -> None:
         self._lane.append(event)
         self.lane_bytes += event.size
-        self._trim_lane()
+        self.trim_lane()
 
-    def _trim_lane(self) -> None:
-        """Let events go that the client was handed, the oldest first, if there are too many."""
+    def trim_lane(self) -> None:
+        """Keep only so much of the events that the client was handed."""
         while self.lane_bytes > self.config.lane_bytes and self._lane_first < self.lane_at:
-            self.lane_bytes -= self._lane.popleft().size
+            event = self._lane.popleft()
+            self.lane_bytes -= event.size
             self._lane_first += 1
+            if event.opening:
+                self._rewound = self._lane_first
 
     def _pending(self) -> list[LaneEvent]:
         """Take out the events that the client was not handed."""
@@ -203,6 +269,7 @@ class Stream:
     def end(self, *ending: events.Event, discard: bool = False) -> None:
         """Put the events that end the stream; with `discard`, what waits is dropped first."""
         if discard:
+            self._cut_seq = self.log.last_seq
             self.log.cut_after(self.next_seq - 1)
             self.waiting_until = 0
             for event in self._pending():
@@ -218,6 +285,7 @@ class Stream:
     def drain(self) -> list[bytes]:
         """Take out all that the client was not handed."""
         out: list[bytes] = []
+        self.release(self.held())
         while self.has_output():
             self.pull(out, b"", self.config.outbox_bytes)
         return out
@@ -226,7 +294,7 @@ class Stream:
         """Put events of an earlier stream of this name before the start."""
         pending = self._pending()
         for body in bodies:
-            self._put(LaneEvent(0, body, opening=True))
+            self._put(LaneEvent(0, body, opening=True, earlier=True))
         for event in pending:
             self._put(event)
 
@@ -244,6 +312,8 @@ class Stream:
             False if the first token that it needs is not kept any more. It gets what there is, and
             no start, so that it does not empty its text.
         """
+        if self.lane_at < self.lane_end and self._lane[self.lane_at - self._lane_first].earlier:
+            return True  # nothing of this stream was handed over yet: all of it is to come
         wanted = 1 if seq is None else seq + 1
         whole = wanted >= self.log.first_seq
         self._go_to(wanted)
@@ -262,16 +332,18 @@ class Stream:
     def _go_to(self, seq: int) -> None:
         """Go on with a token, or with the first that is kept."""
         self.replay_until = self.log.last_seq
-        self.waiting_until = 0
+        self.waiting_until = self.skipped = 0
         self.next_seq = min(max(seq, self.log.first_seq), self.log.last_seq + 1)
+        self._released = max(self._released, self.next_seq - 1)  # it says that it has them
 
     def knows(self, seq: int, lane_at: int) -> bool:
-        """Return True if a client can have been handed so much.
+        """Return True if a client can have been handed so much."""
+        return seq <= self.known_seq and lane_at <= self.lane_end
 
-        A cancel cuts the log where the client was going on, which may be before what it has.
-        """
-        known = seq <= self.log.last_seq or self.state is State.CANCELLED
-        return known and lane_at <= self.lane_end
+    @property
+    def known_seq(self) -> int:
+        """The last token that the client can have been handed, before it asked for older ones."""
+        return max(self.log.last_seq, self._cut_seq)
 
     def recover(self, seq: int, lane_at: int) -> bool:
         """Take the client back to what it has: the last token, and so many events of the lane.
@@ -279,10 +351,10 @@ class Stream:
         Returns:
             False if the first token that it needs is not kept any more: it gets what there is.
         """
-        if lane_at < self._lane_first:
+        if lane_at < self._rewound:
             return self.rewind(None)
         self.resumes += 1
-        self.lane_at = lane_at
+        self.lane_at = lane_at = max(lane_at, self._lane_first)
         start = None
         for number in range(lane_at, self.lane_end):
             if self._lane[number - self._lane_first].rewinds:
@@ -296,13 +368,66 @@ class Stream:
         return whole
 
     def recover_all(self) -> None:
-        """The client has all of it, whatever it has asked for again since."""
-        self.next_seq = self.log.last_seq + 1
+        """The client has all of it and its end, whatever it has asked for again since."""
+        self._go_to(self.log.last_seq + 1)
         self.lane_at = self.lane_end
 
     # -- what the client is handed -----------------------------------------------------------------
 
+    @property
+    def handed_seq(self) -> int:
+        """The last token that the client has been handed."""
+        return self.next_seq - 1 - self.skipped
+
+    @property
+    def released(self) -> int:
+        """The last token that may go."""
+        return self.log.last_seq if self.pace is None else min(self._released, self.log.last_seq)
+
+    def release(self, tokens: int) -> None:
+        """Let so many more tokens go."""
+        self._released += tokens
+
+    def held(self) -> int:
+        """Return the number of tokens that may not go yet."""
+        return self.log.last_seq - self.released
+
+    def held_bytes(self) -> int:
+        return self.log.bytes_from(self.released + 1)
+
+    def hold(self) -> None:
+        """The client's socket takes no more: what it was not handed waits from now on."""
+        self.waiting_until = self.released
+
+    def skip(self, tokens: int, size: int) -> int:
+        """Leave out the oldest of the tokens that wait; not the newest, and nothing of a replay.
+
+        Args:
+            tokens: how many, or
+            size: as many as hold so many bytes, whichever are more.
+
+        Returns:
+            How many were left out.
+        """
+        if self.next_seq <= self.replay_until:
+            return 0
+        kept = max(0, self.log.bytes_from(self.next_seq) - size)
+        first = max(self.next_seq + tokens, self.log.seq_before(self.log.last_seq + 1, kept))
+        count = max(0, min(first, self.waiting_until) - self.next_seq)
+        self.next_seq += count
+        self.skipped += count
+        return count
+
+    def is_ready(self) -> bool:
+        """Return True if there is something to hand over that may go."""
+        if self.next_seq <= self.released:
+            return True
+        if self.lane_at == self.lane_end:
+            return False
+        return self._lane[self.lane_at - self._lane_first].after < self.next_seq
+
     def has_output(self) -> bool:
+        """Return True if there is something that the client has not been handed."""
         return self.lane_at < self.lane_end or self.next_seq <= self.log.last_seq
 
     def fully_handed(self) -> bool:
@@ -314,12 +439,17 @@ class Stream:
         return max(0, self.waiting_until - self.next_seq + 1)
 
     def unsent_bytes(self) -> int:
-        """Return the size of what the client has not been handed: text, and events in the lane."""
+        """Return the size of what may go and was not handed over: text, and events in the lane."""
         pending = islice(self._lane, self.lane_at - self._lane_first, None)
-        return self.log.bytes_from(self.next_seq) + sum(event.size for event in pending)
+        text = self.log.bytes_from(self.next_seq) - self.held_bytes()
+        return text + sum(event.size for event in pending)
 
     def bytes_held(self) -> int:
-        return self.log.size + self.lane_bytes
+        """Return what the stream takes: its log, its lane, its request, itself."""
+        log = self.log.size
+        calls = self.config.tool_call_bytes - self._tool_call_room
+        lane = self.lane_bytes + _LANE_EVENT_BYTES * len(self._lane)
+        return log + log // 8 + lane + calls + self.line_bytes + self._fixed_bytes
 
     def pull(
         self, out: list[bytes], head: bytes, budget: int, tail: Callable[[], bytes] | None = None
@@ -337,19 +467,16 @@ class Stream:
             The bytes appended.
         """
         used = 0
-        log = self.log
         while used < budget:
             event = None
             if self.lane_at < self.lane_end:
                 event = self._lane[self.lane_at - self._lane_first]
             if event is not None and event.after < self.next_seq:
                 self.lane_at += 1
-                self._trim_lane()
-                if event.rewinds:
-                    self.next_seq = 1
                 body = self._body(event.event)
-            elif self.next_seq <= log.last_seq:
-                body = self._token(log.last_seq if event is None else event.after)
+            elif self.next_seq <= self.released:
+                released = self.released
+                body = self._token(released if event is None else min(event.after, released))
             else:
                 break
             message = head + (body if tail is None else body[:-1] + tail() + b"]")
@@ -371,11 +498,16 @@ class Stream:
         """Return the next `ai:token`: one token, or several of those that waited."""
         first = self.next_seq
         end = first
-        waited = self.replay_until if first <= self.replay_until else self.waiting_until
-        if first < waited and first < last:
-            end = self.log.piece_end(first, min(last, waited), self.config.replay_bytes)
+        if first <= self.replay_until:
+            last = min(last, self.replay_until)
+        elif not self._merges:
+            last = first
+        elif self.pace is None:  # what has waited for its pace is merged, too
+            last = min(last, self.waiting_until)
+        if first < last:
+            end = self.log.piece_end(first, last, self.config.replay_bytes)
         self.next_seq = end + 1
-        if first == 1 or end > first or first <= self.replay_until:
+        if first - self.skipped == 1 or end > first or first <= self.replay_until or self.skipped:
             metadata = json.encode(self._metadata(first, end))
         else:
             metadata = self._plain_metadata
@@ -390,17 +522,19 @@ class Stream:
 
     def _metadata(self, first: int, last: int) -> events.TokenMetadata:
         replayed = first <= self.replay_until
+        skipped, self.skipped = self.skipped, 0
         if last > first and not replayed:
             self.merged_events += 1
-        if first > 1:
+        if first - skipped > 1:
             return events.TokenMetadata(
-                self.request.model, tokens=last - first + 1, replayed=replayed
+                self.request.model, tokens=last - first + 1, replayed=replayed, skipped=skipped
             )
         route = self.route
         return events.TokenMetadata(
             self.request.model,
             tokens=last - first + 1,
             replayed=replayed,
+            skipped=skipped,
             intent=route.intent,
             confidence=route.confidence,
             runners_up=[

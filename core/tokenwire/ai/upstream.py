@@ -38,6 +38,10 @@ class Listener(Protocol):
         """Lines of text, in order. The last may be the end (`done`)."""
         ...
 
+    def upstream_held(self, stream: StreamId, size: int, now: Millis) -> None:
+        """So many bytes of a line that is not whole are held."""
+        ...
+
     def upstream_ended(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
         """The answer will not be complete."""
         ...
@@ -46,11 +50,12 @@ class Listener(Protocol):
 class _Upstream:
     """The answer to one request."""
 
-    __slots__ = ("active_at", "over", "paused_at", "splitter", "started")
+    __slots__ = ("active_at", "held", "over", "paused_at", "splitter", "started")
 
     def __init__(self, max_line: int, now: Millis) -> None:
         self.splitter = LineSplitter(max_line)
         self.active_at = now
+        self.held = 0  # of a line that is not whole, as told
         self.started = False  # a first line has come
         self.paused_at: Millis | None = None
         self.over = False  # the stream has ended; the response has not
@@ -99,7 +104,11 @@ class Upstreams:
         except RemoteProtocolError as error:
             self._fail(stream, Code.UPSTREAM_ERROR, str(error), now)
             return
-        self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
+        if upstream.splitter.size != upstream.held:
+            upstream.held = upstream.splitter.size
+            self._listener.upstream_held(stream, upstream.held, now)
+        if stream in self._upstreams:  # else the listener had no room for it
+            self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
 
     def _take(
         self,

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from tokenwire.config import Config
+from tokenwire.engineio.address import Addresses
+from tokenwire.engineio.admission import Admission
 from tokenwire.engineio.origins import Origins
 from tokenwire.engineio.session import (
     ENDED,
     PARSE_ERROR,
+    SLOW_CONSUMER,
     EngineSession,
     Input,
     State,
@@ -68,6 +71,8 @@ class Engine:
         self._ids = id_source
         self._open_upper = open_upper
         self._origins = Origins(config.cors_origins, credentials=config.cors_credentials)
+        self._addresses = Addresses(config.trusted_proxies)
+        self._admission = Admission(config, outputs)
         self._sessions: dict[str, EngineSession] = {}
         self._responses: dict[ConnId, Response] = {}
         self._polls: dict[ConnId, EngineSession] = {}
@@ -82,7 +87,7 @@ class Engine:
 
     def receive_request(self, conn: ConnId, request: Request, now: Millis) -> None:
         """Take one request to the protocol's path."""
-        self._fetching.pop(conn, None)
+        self._fetched(conn)
         if not self._origins.allows(request):
             origin = request.header("origin") or ""
             self._outputs.put(Notice("warning", "origin_refused", (("origin", origin),)))
@@ -155,14 +160,17 @@ class Engine:
             raise _Refused(BAD_REQUEST)
         if version != "4":
             raise _Refused(UNSUPPORTED_PROTOCOL)
-        if len(self._sessions) >= self._config.max_sessions or not self._accepting:
-            return Response(503, (("retry-after", "1"),))
+        address = self._addresses.of(request)
+        retry_after = self._admission.take_handshake(address, now) if self._accepting else 1
+        if retry_after:
+            return Response(503, (("retry-after", str(retry_after)),))
         sid = ids.text(self._ids.random_bytes(_SID_BYTES))
         heartbeat = (self._config.heartbeat_interval, self._config.heartbeat_timeout)
-        session = EngineSession(sid, request, self._outputs, self._timers, heartbeat)
+        session = EngineSession(sid, request, address, self._outputs, self._timers, heartbeat)
         if (request.header("user-agent") or "").lower().startswith("python"):
             session.poll_packets = _PYTHON_POLL_PACKETS
         self._sessions[sid] = session
+        self._admission.opened(address)
         session.upper = self._open_upper(session, now)
         session.start_heartbeat(now)
         opening = wire.OPEN + json.encode(
@@ -246,7 +254,7 @@ class Engine:
             if session.state is not State.UPGRADING:
                 return None
             packets = [wire.NOOP]
-        session.progress_at = now
+        session.progressed(conn, now)
         self._fetching[conn] = session.sid
         return self._take_poll(session, packets)
 
@@ -333,17 +341,30 @@ class Engine:
         session = socket.session
         if session is not None and session.ws is socket:
             session.pull(out, budget, now)
-            if out:
-                session.progress_at = now
+            self.pulled(conn, len(out), now)
 
-    def progressed(self, conn: ConnId, now: Millis) -> None:
-        """The socket has taken more of what was pulled before: its peer is alive."""
+    def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
+        """The socket has room, and gets so many bytes. If it was full, it has taken some before."""
+        session = self._session_on(conn)
+        if session is not None and (size or session.stuck == conn):
+            session.progressed(conn, now)
+
+    def _session_on(self, conn: ConnId) -> EngineSession | None:
+        """Return the session whose packets go out on this connection, if it is not over."""
         socket = self._websockets.get(conn)
-        session = self._sessions.get(self._fetching.get(conn, ""))
-        if socket is not None and socket.session is not None and socket.session.ws is socket:
+        if socket is None:
+            session = self._polls.get(conn) or self._sessions.get(self._fetching.get(conn, ""))
+        else:
             session = socket.session
-        if session is not None:
-            session.progress_at = now
+            if session is not None and session.ws is not socket:
+                return None
+        return session if session is not None and session.state not in ENDED else None
+
+    def _fetched(self, conn: ConnId) -> None:
+        """The answer to a poll is not going out on this connection any more."""
+        session = self._sessions.get(self._fetching.pop(conn, ""))
+        if session is not None and session.stuck == conn:
+            session.not_stuck()
 
     def close_code(self, conn: ConnId) -> int | None:
         """Return the code with which to close the WebSocket after what was pulled, or None."""
@@ -351,16 +372,16 @@ class Engine:
         return None if socket is None else socket.close_code
 
     def write_blocked(self, conn: ConnId, now: Millis) -> None:
-        polling = self._polls.get(conn)
-        if polling is not None:
-            polling.poll_blocked = True
-            polling.upper.refused(now)
         socket = self._websockets.get(conn)
-        if socket is None:
+        if socket is not None:
+            socket.blocked = True
+        session = self._session_on(conn)
+        if session is None:
             return
-        socket.blocked = True
-        session = socket.session
-        if session is not None and session.ws is socket and session.state not in ENDED:
+        session.refused(conn, now, self._config.slow_consumer_timeout)
+        if session.poll == conn:
+            session.poll_blocked = True
+        if socket is not None or session.poll == conn:  # else: what waits was not offered
             session.upper.refused(now)
 
     def _close_websocket(self, socket: WebSocket, now: Millis, code: int = 1000) -> None:
@@ -374,7 +395,7 @@ class Engine:
     def connection_lost(self, conn: ConnId, now: Millis) -> None:
         """The request's connection or the WebSocket is gone."""
         self._responses.pop(conn, None)
-        self._fetching.pop(conn, None)
+        self._fetched(conn)
         self.body_ends(conn)
         session = self._polls.pop(conn, None)
         if session is not None:  # an aborted poll ends the session
@@ -401,14 +422,20 @@ class Engine:
         """Close the transport, after what must still be said. Harmless on a closed one."""
         self._close(session, reason, now)
 
+    def evict_session(self, session: EngineSession, reason: str, now: Millis) -> None:
+        """End a session at once, to make room: what can hear it is told."""
+        self._close_or_lose(session, reason, now)
+
     def abort_session(self, session: EngineSession, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
-        conn = session.poll if session.ws is None else session.ws.conn
+        carrier = session.poll if session.ws is None else session.ws.conn
+        conns = dict.fromkeys((carrier, session.stuck))
         fields = (("transport", session.transport), ("reason", reason))
         self._outputs.put(Notice("info", "session_aborted", fields))
         self._lose(session, reason, now)
-        if conn is not None:
-            self._outputs.put(Abort(conn, reason))
+        for conn in conns:
+            if conn is not None:
+                self._outputs.put(Abort(conn, reason))
 
     def _refuse_packet(
         self, session: EngineSession, error: RemoteProtocolError, now: Millis
@@ -458,13 +485,15 @@ class Engine:
         session.control.clear()
         self._timers.clear(Timer.PING, session.sid)
         self._timers.clear(Timer.PONG, session.sid)
+        session.not_stuck()
         fields = (("transport", session.transport), ("reason", reason))
         self._outputs.put(Notice("debug", "session_closed", fields))
         session.upper.closed(reason, now)
 
     def _forget(self, session: EngineSession) -> None:
         self._timers.clear(Timer.CLOSING, session.sid)
-        self._sessions.pop(session.sid, None)
+        del self._sessions[session.sid]
+        self._admission.closed(session.address)
 
     def stop_accepting(self) -> None:
         """Refuse new sessions from now on, with 503."""
@@ -483,6 +512,8 @@ class Engine:
     def handle_timer(self, timer: Timer, sid: str, now: Millis) -> None:
         session = self._sessions[sid]
         match timer:
+            case Timer.SLOW:
+                self._slow_is_due(session, now)
             case Timer.PING:
                 session.ping(now)
             case Timer.PONG:
@@ -492,6 +523,13 @@ class Engine:
             case _:  # Timer.CLOSING: nobody came to hear it
                 session.move(Input.LOSE)
                 self._forget(session)
+
+    def _slow_is_due(self, session: EngineSession, now: Millis) -> None:
+        at = session.progress_at + self._config.slow_consumer_timeout
+        if at > now:  # another connection of its has taken something
+            self._timers.set(Timer.SLOW, session.sid, at)
+        else:
+            self.abort_session(session, SLOW_CONSUMER, now)
 
     def _pong_is_due(self, session: EngineSession, now: Millis) -> None:
         if session.pong_is_late(now):

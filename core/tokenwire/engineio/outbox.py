@@ -8,20 +8,29 @@ elsewhere, and does not count until all has gone.
 from collections import deque
 from collections.abc import Sequence
 
-_BURST = 16  # times what may wait: how much may be queued before the transport was asked
-
 
 class Outbox:
     """A queue of messages, counted in bytes."""
 
-    __slots__ = ("_excused", "_limit", "_queue", "_size")
+    __slots__ = ("_burst", "_excused", "_limit", "_queue", "_size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, burst: int) -> None:
+        """
+        Args:
+            limit: bytes that may wait.
+            burst: bytes that may be queued before the transport was asked to take them.
+        """
         self._limit = limit
+        self._burst = burst
         self._queue: deque[bytes] = deque()
         self._size = 0
         self._excused = 0
         """Bytes that were put without a limit, since the queue was last empty."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return self._size
 
     def __bool__(self) -> bool:
         return bool(self._queue)
@@ -35,7 +44,7 @@ class Outbox:
                 a backlog.
         """
         size = sum(map(len, messages))
-        limit = self._limit * _BURST if writable else self._limit
+        limit = max(self._burst, self._limit) if writable else self._limit
         if self._queue and self._size + size > limit + self._excused:
             return False
         self._put(messages, size)

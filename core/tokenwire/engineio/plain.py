@@ -7,7 +7,7 @@ Socket.IO client's events are.
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.outbox import Outbox
-from tokenwire.engineio.session import EngineSession
+from tokenwire.engineio.session import SLOW_CONSUMER, EngineSession
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import Message, Outputs, SessionClosed, SessionOpened
 from tokenwire.timers import Timers
@@ -58,7 +58,9 @@ class PlainServer:
         self._sessions: dict[str, PlainSession] = {}
 
     def _open(self, session: EngineSession, now: Millis) -> PlainSession:
-        plain = PlainSession(session, self, Outbox(self._config.outbox_bytes))
+        plain = PlainSession(
+            session, self, Outbox(self._config.outbox_bytes, self._config.outbox_burst_bytes)
+        )
         self._sessions[session.sid] = plain
         self.outputs.put(SessionOpened(session.sid))
         return plain
@@ -85,7 +87,7 @@ class PlainServer:
         if plain.outbox.put([message], writable=plain.session.writable()):
             plain.session.wake()
         else:
-            self.engine.abort_session(plain.session, "slow consumer", now)
+            self.engine.abort_session(plain.session, SLOW_CONSUMER, now)
 
     def close(self, sid: str, now: Millis) -> None:
         """Close a session behind what is queued.

@@ -55,6 +55,9 @@ ENDED = (State.CLOSING, State.CLOSED)
 PARSE_ERROR = "parse error"
 """The reason of a session that ends because its peer broke a rule."""
 
+SLOW_CONSUMER = "slow consumer"
+"""The reason of a session whose peer takes nothing, or much less than it is sent."""
+
 
 class Upper(Protocol):
     """The layer above one session."""
@@ -103,8 +106,10 @@ class EngineSession:
     __slots__ = (
         "_outputs",
         "_timers",
+        "address",
         "control",
         "handshake",
+        "heard_at",
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
@@ -116,6 +121,7 @@ class EngineSession:
         "progress_at",
         "sid",
         "state",
+        "stuck",
         "upper",
         "ws",
     )
@@ -126,12 +132,15 @@ class EngineSession:
         self,
         sid: str,
         handshake: Request,
+        address: bytes | None,
         outputs: Outputs,
         timers: Timers,
         heartbeat: tuple[int, int],
     ) -> None:
         self.sid = sid
         self.handshake = handshake
+        self.address = address
+        """Whom it counts for (`address.py`); None: this machine itself."""
         self.state = State.POLLING
         self.poll: ConnId | None = None
         """The GET that waits for something to answer it with."""
@@ -148,6 +157,10 @@ class EngineSession:
         self.control: deque[bytes] = deque()
         self.progress_at = Millis(0)
         """When the peer's socket last took something."""
+        self.heard_at = Millis(0)
+        """When the peer last said something."""
+        self.stuck: ConnId | None = None
+        """The connection whose socket has refused something, and not been asked again since."""
         self.heartbeat_interval, self.heartbeat_timeout = heartbeat
         self._outputs = outputs
         self._timers = timers
@@ -191,6 +204,25 @@ class EngineSession:
             return False
         return True
 
+    # -- the reader: slow or stuck -----------------------------------------------------------------
+
+    def refused(self, conn: ConnId, now: Millis, timeout: int) -> None:
+        """A socket of the session's takes no more: how long will it take nothing at all?"""
+        if self.stuck is None:
+            self.stuck = conn
+            self._timers.set(Timer.SLOW, self.sid, now + timeout)
+
+    def progressed(self, conn: ConnId, now: Millis) -> None:
+        """A socket of the session's has taken something: the peer is alive."""
+        self.progress_at = now
+        if self.stuck == conn:
+            self.not_stuck()
+
+    def not_stuck(self) -> None:
+        """Nothing waits for a socket of the session's any more."""
+        self.stuck = None
+        self._timers.clear(Timer.SLOW, self.sid)
+
     # -- packets -----------------------------------------------------------------------------------
 
     def has_output(self) -> bool:
@@ -230,6 +262,7 @@ class EngineSession:
         Raises:
             RemoteProtocolError: a packet that a client must not send.
         """
+        self.heard_at = now
         if type(packet) is Binary:
             self.upper.receive(packet, now)
             return True

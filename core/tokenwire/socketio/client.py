@@ -10,11 +10,14 @@ from typing import Protocol
 
 import msgspec
 
+from tokenwire.buckets import Buckets
 from tokenwire.config import Config
 from tokenwire.engineio.outbox import Outbox
-from tokenwire.engineio.session import ENDED, PARSE_ERROR, EngineSession
+from tokenwire.engineio.session import ENDED, PARSE_ERROR, SLOW_CONSUMER, EngineSession
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.socketio.binary import PacketReader
+from tokenwire.socketio.guesses import Guesser
+from tokenwire.socketio.recovery import is_pid
 from tokenwire.socketio.socket import LATER, Namespace, Recovered, Socket
 from tokenwire.types import Millis
 from tokenwire.wire import Binary
@@ -32,6 +35,8 @@ class Hub(Protocol):
 
     config: Config
     limits: wire.Limits
+    guesses: Buckets
+    """Wrong secrets, by address."""
 
     def namespace(self, name: str) -> Namespace | None: ...
 
@@ -57,15 +62,25 @@ class Hub(Protocol):
 class Client:
     """The Socket.IO side of one Engine.IO session."""
 
-    __slots__ = ("_hub", "_joining", "_outbox", "_reader", "_taken_out", "session", "sockets")
+    __slots__ = (
+        "_hub",
+        "_joining",
+        "_outbox",
+        "_reader",
+        "_taken_out",
+        "guesser",
+        "session",
+        "sockets",
+    )
 
     def __init__(self, session: EngineSession, hub: Hub) -> None:
         self.session = session
+        self.guesser = Guesser(session.address, hub.guesses, hub.config.guesses_per_connection)
         self.sockets: dict[str, Socket] = {}
         self._hub = hub
         self._joining: dict[str, tuple[Socket, object]] = {}
         """Namespaces that have not answered the client's CONNECT: the socket-to-be, its payload."""
-        self._outbox = Outbox(hub.config.outbox_bytes)
+        self._outbox = Outbox(hub.config.outbox_bytes, hub.config.outbox_burst_bytes)
         self._reader = PacketReader(hub.limits, hub.config.max_payload)
         self._taken_out: dict[str, None] = {}
         """Namespaces that the server has disconnected: the client may not know yet."""
@@ -77,11 +92,15 @@ class Client:
         if self._outbox.put(messages, writable=self.session.writable()):
             self.session.wake()
         else:
-            self.abort("slow consumer", now)
+            self.abort(SLOW_CONSUMER, now)
 
     def abort(self, reason: str, now: Millis) -> None:
         """Drop the transport without writing what waits."""
         self._hub.abort_client(self, reason, now)
+
+    def bytes_held(self) -> int:
+        """Return the size of the events that wait."""
+        return self._outbox.size
 
     def has_output(self) -> bool:
         if self._outbox:
@@ -166,10 +185,14 @@ class Client:
         else:
             auth = {} if packet.data is msgspec.UNSET else packet.data
             recovered = namespace.recover(name, auth, now)
-            if recovered is None:
-                self._ask_to_join(name, namespace, auth, now)
-            else:
+            if recovered is not None:
                 self._return(recovered, auth, now)
+                return
+            if namespace.recovers and isinstance(auth, dict) and is_pid(auth.get("pid")):
+                self.guesser.was_wrong(now)
+            self._ask_to_join(name, namespace, auth, now)
+            if self.guesser.is_over:
+                self.close(now)
 
     def _ask_to_join(self, name: str, namespace: Namespace, auth: object, now: Millis) -> None:
         socket = Socket(self, self._hub.new_id(), name, namespace)
@@ -196,6 +219,7 @@ class Client:
         """
         socket = recovered.socket
         socket.carrier = self
+        socket.address = self.session.address
         self._outbox.put_excused([_reply(socket, recovered.pid), *recovered.missed])
         self._join(socket, auth, now, recovered=True)
         self.session.wake()

@@ -21,6 +21,7 @@ from tokenwire.outputs import (
     Outputs,
 )
 from tokenwire.socketio.binary import Body, encode_event
+from tokenwire.socketio.lost import Lost
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
 from tokenwire.socketio.rooms import Rooms
 from tokenwire.socketio.socket import LATER, Later, Recovered, Socket
@@ -45,10 +46,18 @@ class ProgramNamespace:
         self._asked: dict[str, tuple[Socket, int]] = {}
         """Acknowledgements that have a time limit, by the keys of their timers."""
         self._by_pid: dict[bytes, Socket] = {}
-        self._away: dict[Socket, None] = {}
-        """Those that may come back, the first one lost first."""
+        self._away: Lost[Socket] = Lost(config.max_lost_sockets, config.max_lost_per_address)
+
+    def bytes_held(self) -> int:
+        """Return the size of what is kept for sockets that may return."""
+        journals = (socket.journal for socket in self._sockets.values())
+        return sum(journal.size for journal in journals if journal is not None)
 
     # -- what clients do (socket.Namespace) --------------------------------------------------------
+
+    @property
+    def recovers(self) -> bool:
+        return self._config.recovery_timeout is not None
 
     def connect(self, socket: Socket, auth: object, now: Millis) -> Later | None:
         if not self._config.program_decides_joins:
@@ -95,7 +104,7 @@ class ProgramNamespace:
 
     def connected(self, socket: Socket, auth: object, now: Millis, *, recovered: bool) -> None:
         self._timers.clear(Timer.RECOVERY, socket.id)
-        self._away.pop(socket, None)
+        self._away.remove(socket)
         self._sockets[socket.id] = socket
         self._members.setdefault(socket.name, {})[socket] = None
         if socket.journal is not None:
@@ -119,10 +128,10 @@ class ProgramNamespace:
         if span is None or not may_return:
             self._remove(socket)
             return
-        self._away[socket] = None
         self._timers.set(Timer.RECOVERY, socket.id, now + span)
-        if len(self._away) > self._config.max_lost_sockets:
-            self.forget(next(iter(self._away)))
+        surplus = self._away.add(socket, socket.address)
+        if surplus is not None:
+            self.forget(surplus)
 
     def _say_gone(self, socket: Socket, reason: str, *, may_return: bool) -> None:
         for ack_id in socket.end_acks():
@@ -139,7 +148,7 @@ class ProgramNamespace:
     def forget(self, socket: Socket) -> None:
         """A socket that was away will not come back."""
         self._timers.clear(Timer.RECOVERY, socket.id)
-        del self._away[socket]
+        self._away.remove(socket)
         self._remove(socket)
         self._outputs.put(Forgotten(socket.id, socket.name))
 

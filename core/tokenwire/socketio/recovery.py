@@ -18,13 +18,14 @@ from tokenwire.wire import ids
 _PID_BYTES = 18  # 144 bits
 _NAME_BYTES = 6
 _EVENT_BYTES = 128  # what an event costs beside its packet
+_PID = re.compile(r"[A-Za-z0-9_-]{24}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 class Journal:
     """The last events of one socket."""
 
-    __slots__ = ("_kept", "_last", "_name", "_room")
+    __slots__ = ("_kept", "_last", "_max_bytes", "_name", "_size")
 
     def __init__(self, name: str, max_bytes: int) -> None:
         """
@@ -35,11 +36,17 @@ class Journal:
         self._kept: deque[list[bytes]] = deque()
         self._last = 0
         self._name = name
-        self._room = max_bytes
+        self._max_bytes = max_bytes
+        self._size = 0
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self._size
 
     @property
     def last(self) -> int:
@@ -54,9 +61,9 @@ class Journal:
         """Keep the packet of the next event; the oldest make room for it."""
         self._last += 1
         self._kept.append(messages)
-        self._room -= _size(messages)
-        while self._room < 0:
-            self._room += _size(self._kept.popleft())
+        self._size += _size(messages)
+        while self._size > self._max_bytes:
+            self._size -= _size(self._kept.popleft())
 
     def since(self, offset: object) -> list[list[bytes]] | None:
         """Return the packets that came after an offset of the client's, or None: nobody knows."""
@@ -94,6 +101,11 @@ def new_pid(source: IdSource) -> str:
 def new_name(source: IdSource) -> str:
     """Draw the name of a journal."""
     return ids.text(source.random_bytes(_NAME_BYTES))
+
+
+def is_pid(value: object) -> bool:
+    """Return True if what a client sent has the form of a pid."""
+    return isinstance(value, str) and _PID.fullmatch(value) is not None
 
 
 def pid_key(pid: str) -> bytes:

@@ -6,7 +6,9 @@ in its rooms while it is away.
 """
 
 import re
+from collections import OrderedDict
 
+from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.session import EngineSession
@@ -36,6 +38,7 @@ class SocketServer:
             config.json_containers,
             lenient_namespace=config.ai_namespace,
         )
+        self.guesses = Buckets(per_minute(config.guesses_per_minute), config.max_addresses)
         self.engine = Engine(config, outputs, timers, id_source, self._open)
         self.program = ProgramNamespace(config, outputs, timers, id_source)
         self._ids = id_source
@@ -43,6 +46,9 @@ class SocketServer:
         self._namespaces: dict[str, Namespace] = dict.fromkeys(config.namespaces, self.program)
         self._patterns = [re.compile(pattern) for pattern in config.namespace_patterns]
         self._clients: dict[str, Client] = {}
+        self._pending: OrderedDict[str, Client] = OrderedDict()
+        """Those that have joined no namespace yet, by their sessions, the oldest first."""
+        self._max_pending = max(1, config.max_sessions * config.pending_percent // 100)
         self._joining: dict[str, tuple[Client, str]] = {}
         """Sockets-to-be by their ids: the client, the namespace."""
 
@@ -52,6 +58,12 @@ class SocketServer:
     def has_output(self) -> bool:
         """Return True if a client was not handed everything yet."""
         return any(client.has_output() for client in self._clients.values())
+
+    def bytes_held(self) -> int:
+        """Return the size of what waits for clients, and is kept for those who may return."""
+        return self.program.bytes_held() + sum(
+            client.bytes_held() for client in self._clients.values()
+        )
 
     def handle_timer(self, timer: Timer, key: str, now: Millis) -> None:
         """Do what is due: one of TIMERS."""
@@ -85,6 +97,10 @@ class SocketServer:
     def _open(self, session: EngineSession, now: Millis) -> Client:
         client = Client(session, self)
         self._clients[session.sid] = client
+        if len(self._pending) == self._max_pending:
+            oldest = next(iter(self._pending.values()))
+            self.engine.evict_session(oldest.session, "too many that have not joined", now)
+        self._pending[session.sid] = client
         self._await_connect(session, now)
         return client
 
@@ -110,11 +126,15 @@ class SocketServer:
         self._timers.clear(Timer.JOIN, socket.id)
 
     def joined(self, client: Client) -> None:
-        self._timers.clear(Timer.CONNECT, client.session.sid)
+        self._stop_pending(client)
 
     def closed(self, client: Client) -> None:
-        self._timers.clear(Timer.CONNECT, client.session.sid)
+        self._stop_pending(client)
         del self._clients[client.session.sid]
+
+    def _stop_pending(self, client: Client) -> None:
+        self._timers.clear(Timer.CONNECT, client.session.sid)
+        self._pending.pop(client.session.sid, None)
 
     def close_client(self, client: Client, now: Millis) -> None:
         self.engine.close_session(client.session, "forced close", now)

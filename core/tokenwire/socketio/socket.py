@@ -12,6 +12,7 @@ import msgspec
 
 from tokenwire.engineio.session import EngineSession
 from tokenwire.socketio.binary import Body, encode_ack, encode_event
+from tokenwire.socketio.guesses import Guesser
 from tokenwire.socketio.recovery import Journal, with_last
 from tokenwire.types import Millis
 from tokenwire.wire import socketio as wire
@@ -35,6 +36,7 @@ class Carrier(Protocol):
     """The client whose socket it is (`client.py`)."""
 
     session: EngineSession
+    guesser: Guesser
 
     def send(self, messages: list[bytes], now: Millis) -> None: ...
 
@@ -71,6 +73,11 @@ class Recovered(msgspec.Struct, frozen=True):
 class Namespace(Protocol):
     """What handles one namespace."""
 
+    @property
+    def recovers(self) -> bool:
+        """Whether sockets are given pids here."""
+        ...
+
     def recover(self, name: str, auth: object, now: Millis) -> Recovered | None:
         """Take the socket that a CONNECT's payload names by its pid from its old connection."""
         ...
@@ -106,6 +113,7 @@ class Socket:
     __slots__ = (
         "_next_ack",
         "_waiting_acks",
+        "address",
         "auth",
         "carrier",
         "head",
@@ -126,6 +134,8 @@ class Socket:
         self.namespace = namespace
         self.carrier = carrier
         """The client; None: it is away, and may come back."""
+        self.address = None if carrier is None else carrier.session.address
+        """Whom it counts for, also while it is away; None: this machine itself."""
         self.head = wire.event_head(name)
         self.source: Source | None = None
         self.journal: Journal | None = None
@@ -143,6 +153,11 @@ class Socket:
         if self.carrier is None:
             return ""
         return self.carrier.session.handshake.header("user-agent") or ""
+
+    @property
+    def heard_at(self) -> Millis:
+        """When its client last said something, on whatever namespace; 0 without a client."""
+        return Millis(0) if self.carrier is None else self.carrier.session.heard_at
 
     def writable(self) -> bool:
         """Return True if what is queued now can go out now."""

@@ -203,6 +203,15 @@ class AiOptions(
     idle_timeout: int = 60_000
     reconnect_timeout: int = 30_000
     backpressure_threshold: int = 100
+    memory_bytes: int = 512 * 1024 * 1024
+    slow_consumer_timeout: int = 20_000
+    messages_per_second: int = 20
+    message_burst: int = 40
+    stream_starts_per_minute: int = 30
+    takeovers_per_minute: int = 30
+    backpressure_policy: Literal["merge", "pause", "skip"] = "merge"
+    stream_rate_limit: int | None = None
+    """Tokens a second; null: any."""
     default_model: str = "codellama"
     allowed_models: tuple[str, ...] = ()
     """(): those that the model server offers; ("*",): any."""
@@ -232,6 +241,15 @@ class ServerOptions(
     """How long a lost socket may come back; null: there is no connection state recovery."""
     origins: tuple[str, ...] = ("http://allowed.example",)
     credentials: bool = True
+    max_sessions: int = 10_000
+    max_sessions_per_address: int = 50
+    handshakes_per_second: int = 10
+    """Of one address."""
+    handshake_burst: int = 50
+    guesses_per_minute: int = 20
+    """Of one address."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Whose X-Forwarded-For and Forwarded count: addresses and networks."""
     ai: AiOptions | None = None
     """None: there is no `/ai`."""
 

@@ -230,8 +230,8 @@ class World:
         self._by_stream: dict[StreamId, Model] = {}
 
     def connect(self, peer: Peer | None = None) -> Wire:
-        """Open a socket."""
-        conn = self.server.connected(peer or Peer("192.0.2.1", 1234), self.now)
+        """Open a socket, from this machine unless it is said from where."""
+        conn = self.server.connected(peer or Peer("127.0.0.1", 1234), self.now)
         wire = self.wires[conn] = Wire(self, conn)
         self.pump()
         return wire

@@ -26,6 +26,14 @@ def config(options: ServerOptions) -> Config:
         idle_timeout=ai.idle_timeout,
         reconnect_timeout=ai.reconnect_timeout,
         backpressure_threshold=ai.backpressure_threshold,
+        memory_bytes=ai.memory_bytes,
+        slow_consumer_timeout=ai.slow_consumer_timeout,
+        messages_per_second=ai.messages_per_second,
+        message_burst=ai.message_burst,
+        stream_starts_per_minute=ai.stream_starts_per_minute,
+        takeovers_per_minute=ai.takeovers_per_minute,
+        backpressure_policy=ai.backpressure_policy,
+        stream_rate_limit=ai.stream_rate_limit,
         default_model=ai.default_model,
         allowed_models=ai.allowed_models,
         recovery="on" if ai.recovery else "off",
@@ -40,6 +48,12 @@ def config(options: ServerOptions) -> Config:
         max_payload=options.max_payload,
         cors_origins=options.origins,
         cors_credentials=options.credentials,
+        max_sessions=options.max_sessions,
+        max_sessions_per_address=options.max_sessions_per_address,
+        handshakes_per_second=options.handshakes_per_second,
+        handshake_burst=options.handshake_burst,
+        guesses_per_minute=options.guesses_per_minute,
+        trusted_proxies=options.trusted_proxies,
     )
 
 

@@ -63,8 +63,9 @@ def decode(text: bytes, *, depth: int, containers: int, lenient: bool = False) -
     Raises:
         RemoteProtocolError: not JSON, or beyond a limit.
     """
+    mark = None
     if lenient and (b"\\ud" in text or b"\\uD" in text):
-        text = _mark_surrogates(text)
+        text, mark = _mark_surrogates(text), _MARK
     try:
         _check(text)
         members = _check_structure(text, depth, containers)
@@ -72,7 +73,7 @@ def decode(text: bytes, *, depth: int, containers: int, lenient: bool = False) -
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError("the payload is not valid JSON") from error
     _check_values(value, members, lenient=lenient)
-    return _mark_unusable(value) if lenient else value
+    return _mark_unusable(value, mark) if lenient else value
 
 
 def _mark_surrogates(text: bytes) -> bytes:
@@ -90,15 +91,20 @@ def _mark_surrogates(text: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _mark_unusable(value: object) -> object:
-    """Return the value with an Unusable for each one that is. Its depth has been checked."""
+def _mark_unusable(value: object, mark: str | None) -> object:
+    """Return the value with an Unusable for each one that is. Its depth has been checked.
+
+    Args:
+        value: what was read.
+        mark: stands in strings that had a lone surrogate; None: there was none.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
-            value[key] = _mark_unusable(item)
+            value[key] = _mark_unusable(item, mark)
     if isinstance(value, list):
-        value[:] = map(_mark_unusable, value)
+        value[:] = [_mark_unusable(item, mark) for item in value]
     if isinstance(value, str):
-        return _UNUSABLE if _MARK in value else value
+        return _UNUSABLE if mark is not None and mark in value else value
     if type(value) is int and not -_MAX_INTEGER <= value <= _MAX_INTEGER:
         return _UNUSABLE
     return value

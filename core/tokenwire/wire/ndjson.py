@@ -10,12 +10,11 @@ from tokenwire.errors import RemoteProtocolError
 class LineSplitter:
     """Cuts a byte stream into lines. Holds at most one unfinished line of `max_line` bytes."""
 
-    __slots__ = ("_max_line", "_parts", "_size")
+    __slots__ = ("_max_line", "_rest")
 
     def __init__(self, max_line: int) -> None:
         self._max_line = max_line
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that `data` completes, without their ends and without empty lines.
@@ -24,19 +23,20 @@ class LineSplitter:
             RemoteProtocolError: a line is longer than the limit.
         """
         *lines, rest = data.split(b"\n")
-        if lines and self._parts:
-            self._parts.append(lines[0])
-            lines[0] = b"".join(self._parts)
-            self._parts, self._size = [], 0
-        if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
-        if self._size > self._max_line or any(len(line) > self._max_line for line in lines):
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest = bytearray()
+        self._rest += rest
+        if len(self._rest) > self._max_line or any(len(line) > self._max_line for line in lines):
             raise RemoteProtocolError("a line of the model's stream is too long")
         return [line for line in lines if line and line != b"\r"]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the unfinished line."""
+        return len(self._rest)
+
     def end(self) -> bytes:
         """Return what came after the last newline: an answer of one object has none."""
-        rest = b"".join(self._parts)
-        self._parts, self._size = [], 0
+        rest, self._rest = bytes(self._rest), bytearray()
         return rest

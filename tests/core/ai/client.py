@@ -7,11 +7,22 @@ sent is kept in order, and read with `take`.
 import msgspec
 from tokenwire.config import Config
 from tokenwire.testing import Model, World
+from tokenwire.types import Peer
 
 NO_PINGS = 10_000_000
 """A heartbeat interval that no test lives to see."""
 
 Fields = dict[str, object]
+
+
+ENDED = ["ai:stream:complete", "ai:done"]
+LAST_LINE: Fields = {
+    "message": {"content": ""},
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 26,
+    "eval_count": 259,
+}
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -46,9 +57,11 @@ def new_world(**changes: object) -> World:
 class Client:
     """One client, connected to /ai."""
 
-    def __init__(self, world: World, payload: Fields | None = None) -> None:
+    def __init__(
+        self, world: World, payload: Fields | None = None, peer: Peer | None = None
+    ) -> None:
         self.world = world
-        self.wire = world.connect()
+        self.wire = world.connect(peer)
         assert self.wire.upgrade("/socket.io/?EIO=4&transport=websocket").status == 101
         self.acks: dict[int, Fields] = {}
         self.refusal: Fields | None = None
@@ -155,3 +168,54 @@ def metadata(event: Said) -> Fields:
     fields = event["metadata"]
     assert isinstance(fields, dict)
     return fields
+
+
+def line(**fields: object) -> bytes:
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def setting(**changes: object) -> tuple[World, Client]:
+    """Return a world and a client that has read its `ai:connected`."""
+    world = new_world(**changes)
+    return world, Client(world)
+
+
+def only(said: list[Said], name: str) -> Said:
+    (event,) = [event for event in said if event.name == name]
+    return event
+
+
+def all_named(said: list[Said], name: str) -> list[Said]:
+    return [event for event in said if event.name == name]
+
+
+def ages(world: World, span: int = 200_000) -> None:
+    """Let every grace period pass; then nothing may be left but the next look at the models."""
+    world.advance(span)
+    for _ in range(5):
+        deadline = world.server.next_timeout()
+        assert deadline is not None
+        assert deadline.reason == "model server probe"
+        world.advance(deadline.at - world.now)
+
+
+def at_rest(world: World) -> None:
+    """Lose all connections: after the grace periods nothing of them is left."""
+    for wire in list(world.wires.values()):
+        wire.drop()
+    ages(world)
+    stats = world.server.stats()
+    assert (stats.total_sessions, stats.total_active_streams, stats.bytes_held) == (0, 0, 0)
+
+
+def paused(model: Model) -> bool:
+    """Return what is so now: a type checker takes an attribute for unchanged."""
+    return model.paused
+
+
+def cancelled(model: Model) -> bool:
+    return model.cancelled
+
+
+def stopped(world: World) -> bool:
+    return world.stopped

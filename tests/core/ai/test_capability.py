@@ -57,3 +57,10 @@ def test_an_id_that_was_not_issued_is_unknown(forge: object) -> None:
 def test_an_id_of_another_server_is_unknown() -> None:
     one, other = Capabilities(SeededIds(1)), Capabilities(SeededIds(2))
     assert other.check(one.client_id(one.issue())) is None
+
+
+def test_the_time_of_a_check_says_nothing_about_the_secret() -> None:
+    """It is made by the one function that is meant for that, on the whole of both."""
+    names = Capabilities.check.__code__.co_names
+    assert "compare_digest" in names
+    assert not {"startswith", "find", "index"} & set(names)

@@ -32,6 +32,7 @@ def test_no_two_codes_have_one_name() -> None:
 def test_only_what_can_pass_by_itself_is_retryable() -> None:
     assert [code.text for code in Code if code.retryable] == [
         "too_many_streams",
+        "rate_limited",
         "upstream_unavailable",
         "upstream_busy",
         "upstream_error",
@@ -39,6 +40,7 @@ def test_only_what_can_pass_by_itself_is_retryable() -> None:
         "first_token_timeout",
         "idle_timeout",
         "stream_timeout",
+        "node_overloaded",
         "server_shutting_down",
     ]
 

@@ -101,9 +101,9 @@ def test_tool_calls_are_json_as_the_model_server_wrote_it() -> None:
 def test_a_plain_tokens_metadata_is_its_model_alone() -> None:
     assert msgspec.json.encode(META) == b'{"model":"m"}'
     full = events.TokenMetadata(
-        "m", 2, True, False, "test", 0.5, [events.Routing("Tester", "test", 0.5)], ["word: test"]
+        "m", 2, True, 3, False, "test", 0.5, [events.Routing("Tester", "test", 0.5)], ["word: test"]
     )
     assert msgspec.json.encode(full) == (
-        b'{"model":"m","tokens":2,"replayed":true,"intent":"test","confidence":0.5,"runnersUp":'
+        b'{"model":"m","tokens":2,"replayed":true,"skipped":3,"intent":"test","confidence":0.5,"runnersUp":'
         b'[{"agent":"Tester","intent":"test","confidence":0.5}],"reasons":["word: test"]}'
     )

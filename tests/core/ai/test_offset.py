@@ -23,7 +23,7 @@ from tokenwire.ai.offset import NOTHING, Offset, parse
         ("n.3.0 ", None),
         ("n.\u0663.0", None),
         ("n." + "1" * 16 + ".0", None),
-        ("n.3.0" + ".1.1.1" * 200, None),
+        ("n.3.0" + ".1.1.1" * 2_100, None),
     ],
 )
 def test_an_offset_is_read(value: object, offset: Offset | None) -> None:

@@ -7,7 +7,9 @@ it was told. What a service does with that is in `test_service.py`.
 import pytest
 from core.ai.client import read
 from tokenwire.ai import events
+from tokenwire.ai.limits import Allowance
 from tokenwire.ai.messages import StreamRequest
+from tokenwire.ai.pace import Pace
 from tokenwire.ai.routing import DIRECT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import Input, Stream
@@ -55,7 +57,7 @@ class Told:
 class Rig:
     def __init__(self, control: Journal | None = None) -> None:
         self.socket, self.service = Lead(), Told()
-        self.session = AiSession("public", self.socket, self.service, control)
+        self.session = AiSession("public", self.socket, self.service, control, Allowance(Config()))
 
     def stream(self, name: str, *tokens: str) -> Stream:
         """Add a stream whose client has its start."""
@@ -112,17 +114,37 @@ def test_streams_take_turns_by_bytes() -> None:
     ]
 
 
-def test_who_had_a_turn_waits_for_the_others_across_pulls() -> None:
+def test_a_turn_goes_on_across_pulls() -> None:
     rig = Rig()
-    rig.stream("a", "1", "2", "3")
+    big = "x" * 5_000  # two of them are a turn
+    rig.stream("a", *[big] * 3)
     rig.stream("b", "1", "2")
     assert [rig.pull(1) for _ in range(5)] == [
         [("a", 1)],
-        [("b", 1)],
         [("a", 2)],
+        [("b", 1)],
         [("b", 2)],
         [("a", 3)],
     ]
+
+
+def test_what_an_event_takes_beyond_its_turn_the_next_turns_lack() -> None:
+    rig = Rig()
+    small = "x" * 2_000  # five of them are a turn
+    rig.stream("a", "x" * 20_000, "1", "2")
+    rig.stream("b", *[small] * 12)
+    seen = [name for name, _ in rig.pull(100_000)]
+    assert "".join(str(name) for name in seen) == "a" + "b" * 4 + "b" * 4 + "a" * 2 + "b" * 4
+    assert not rig.session.has_events()
+
+
+def test_a_stream_that_comes_back_has_not_paid_by_leaving() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "x" * 20_000)
+    rig.pull(100_000)
+    rig.add(stream, "1")
+    rig.stream("b", *["x" * 9_000] * 3)
+    assert [name for name, _ in rig.pull(100_000)] == ["b", "a", "b", "b"]
 
 
 def test_a_stream_that_is_taken_out_is_not_pulled() -> None:
@@ -144,16 +166,15 @@ def test_what_is_held_waits_and_what_came_before_was_sent_does_not() -> None:
     assert rig.session.waiting() == 3
     rig.add(a, "4")
     assert rig.session.waiting() == 3
-    assert rig.pull(10_000) == [("b", 1), ("a", 3), ("a", 4)]  # merged
+    assert rig.pull(10_000) == [("a", 3), ("a", 4), ("b", 1)]  # merged
     assert rig.session.waiting() == 0
 
 
 def test_bytes_are_those_of_all_streams() -> None:
     rig = Rig()
-    a = rig.stream("a", "1", "22")
-    b = rig.stream("b", "333")
+    rig.stream("a", "1", "22")
+    rig.stream("b", "333")
     assert rig.session.unsent_bytes() == 6
-    assert rig.session.bytes_held() == a.bytes_held() + b.bytes_held()
     rig.pull(1)
     assert rig.session.unsent_bytes() == 5
 
@@ -246,6 +267,14 @@ def test_each_event_says_what_has_been_handed_over() -> None:
     ]
 
 
+def test_what_is_kept_of_events_that_name_no_stream_is_held() -> None:
+    plain, recovering = Rig(), Rig(Journal("n", 10_000))
+    for rig in (plain, recovering):
+        rig.session.send(HELLO, NOW)
+    assert plain.session.bytes_held() == 0
+    assert recovering.session.bytes_held() > len(HELLO.encode())
+
+
 @pytest.mark.parametrize(
     ("offset", "known"),
     [
@@ -253,7 +282,7 @@ def test_each_event_says_what_has_been_handed_over() -> None:
         ("n.0.0", True),
         ("other", True),
         ("n.1.2.1.2.1", True),
-        ("n.1.2.9.9.9", True),  # a stream that is forgotten
+        ("n.1.2.9.9.9", False),  # of a stream that is forgotten, more than it has
         ("n.2.2", False),
         ("n.1.3", False),
         ("n.1.2.1.3.1", False),
@@ -268,6 +297,20 @@ def test_only_what_was_handed_over_is_known(offset: str, known: bool) -> None:
     rig.stream("b")
     assert (rig.session.parse(offset) is not None) is known
     assert Rig().session.parse(offset) is None
+
+
+@pytest.mark.parametrize(
+    ("offset", "known"), [("n.1.1.1.0.0", False), ("n.1.2", True), ("n.1.0", False)]
+)
+def test_a_stream_that_is_gone_and_was_not_seen_makes_an_offset_useless(
+    offset: str, known: bool
+) -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    gone = rig.stream("a", "1")
+    rig.stream("b")
+    rig.session.drop(gone)
+    assert (rig.session.parse(offset) is not None) is known
 
 
 def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
@@ -289,6 +332,18 @@ def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
     rig.socket = again
     assert rig.pull(10_000) == [("a", 2)]
     assert kept.in_turn is False
+
+
+def test_a_client_is_owed_what_it_was_not_handed_also_what_may_not_go_yet() -> None:
+    rig = Rig()
+    stream = rig.stream("a", "1", "2")
+    rig.pull(10_000)
+    assert not rig.session.is_owed()
+    stream.pace = Pace(1, NOW)
+    stream.release(2)
+    rig.add(stream, "3")
+    assert not rig.session.has_events()
+    assert rig.session.is_owed()
 
 
 def test_what_a_client_has_whole_does_not_come_again() -> None:

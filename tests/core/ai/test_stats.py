@@ -8,7 +8,7 @@ from tokenwire.ai.stats import Counters, Stats
 
 
 def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
-    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, {"internal": 12}, 13)
+    stats = Stats(1, 2, 3, 4, 5, 6.5, 7, 8, 9, 10, 11, 12, 13, {"internal": 14}, 15, 16, 17)
     assert msgspec.to_builtins(stats) == {
         "totalStreams": 1,
         "totalTokensStreamed": 2,
@@ -19,10 +19,14 @@ def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:
         "backpressureEvents": 7,
         "mergedEvents": 8,
         "pausedMs": 9,
-        "resumes": 10,
-        "cancels": 11,
-        "errors": {"internal": 12},
-        "bytesHeld": 13,
+        "skippedTokens": 10,
+        "detaches": 11,
+        "resumes": 12,
+        "cancels": 13,
+        "errors": {"internal": 14},
+        "bytesHeld": 15,
+        "memoryBound": 16,
+        "evictions": 17,
     }
 
 

@@ -41,8 +41,11 @@ class Rig:
         self.outputs, self.timers = Outputs(), Timers()
         self.lines: list[str] = []
         """The text of each line; `.` after the one that ends."""
+        self.held: list[int] = []
+        """What was told of lines that are not whole."""
         self.ends: list[tuple[Code, str]] = []
         self.on_lines: Callable[[], None] | None = None
+        self.on_held: Callable[[], None] | None = None
         self.upstreams = Upstreams(config, self.outputs, self.timers, self)
         self.upstreams.start(S, REQUEST, Millis(0))
         assert self.said() == [StartUpstream(S, REQUEST)]
@@ -54,6 +57,12 @@ class Rig:
         assert not any(line.done for line in lines[:-1])
         if self.on_lines is not None:
             self.on_lines()
+
+    def upstream_held(self, stream: StreamId, size: int, now: Millis) -> None:
+        assert stream == S
+        self.held.append(size)
+        if self.on_held is not None:
+            self.on_held()
 
     def upstream_ended(self, stream: StreamId, code: Code, details: str, now: Millis) -> None:
         assert stream == S
@@ -437,3 +446,19 @@ def test_the_next_probe_comes_after_its_interval() -> None:
     # No answer has come: that is the runtime's fault, and no reason to stop looking.
     due = list(rig.timers.due(Millis(5 + SPEC.upstream_probe_interval)))
     assert due == [(Timer.UPSTREAM_PROBE, 0)]
+
+
+def test_what_is_held_of_an_unfinished_line_is_told_when_it_changes() -> None:
+    rig = Rig()
+    rig.answer(b'{"mess', b'age":{"content":"a"},"done":false}\n{', b'"', b'done":true}\n{"more')
+    assert rig.held == [6, 1, 2, 6]
+    rig = Rig()
+    rig.answer(b'{"message":{"content":"a"},"done":false}\n', b"x" * 101)
+    assert rig.held == []
+
+
+def test_a_listener_may_have_no_room_for_a_line_that_is_not_whole() -> None:
+    rig = Rig()
+    rig.on_held = lambda: rig.upstreams.cancel(S)
+    rig.answer(b'{"message":{"content":"a"},"done":false}\n{')
+    assert (rig.held, rig.lines, rig.ends) == ([1], [], [])

@@ -189,6 +189,88 @@ def test_no_more_sessions_than_the_limit() -> None:
     assert ask(world, "GET", POLLING).status == 200
 
 
+def test_a_session_that_makes_room_ends_at_once_and_is_told_if_it_can_be() -> None:
+    world = plain_world(max_sessions=10)  # one of which may have joined nothing
+    unheard = Polling(world)
+    heard = Polling(world)
+    assert error(ask(world, "GET", unheard.target)) == (400, 1)
+    waiting = heard.hanging()
+    wire = open_websocket(world)
+    assert waiting.received.endswith(b"\r\n\r\n1")
+    assert error(ask(world, "GET", heard.target)) == (400, 1)
+    Polling(world)
+    assert close_code(wire) == 1000
+
+
+def handshake(world: World, host: str | None, headers: dict[str, str] | None = None) -> Answer:
+    """Ask for a session from an address."""
+    answer = world.connect(Peer(host, 1)).request("GET", POLLING, headers)
+    assert answer is not None
+    return answer
+
+
+def test_so_many_sessions_of_one_address() -> None:
+    world = plain_world(max_sessions_per_address=2)
+    first, second = (handshake(world, "2001:db8::1"), handshake(world, "2001:db8::2"))
+    assert (first.status, second.status) == (200, 200)
+    third = handshake(world, "2001:db8::3", {"Origin": ORIGIN})
+    assert (third.status, third.headers["retry-after"], third.body) == (503, "1", b"")
+    assert third.headers["access-control-allow-origin"] == ORIGIN
+    assert world.connect(Peer("2001:db8::3")).upgrade(WEBSOCKET).status == 503
+    assert handshake(world, "2001:db8:0:1::1").status == 200
+    for host in ("127.0.0.1", "::1", None):
+        assert [handshake(world, host).status for _ in range(5)] == [200] * 5
+    session = f"{POLLING}&sid={sid_of(first.body)}"
+    answer = world.connect(Peer("2001:db8::9")).request("POST", session, body=b"1")
+    assert answer is not None
+    assert answer.body == b"ok"
+    assert handshake(world, "2001:db8::1").status == 200  # it counts for who opened it
+
+
+def test_a_session_counts_until_it_is_gone() -> None:
+    world = plain_world(max_sessions_per_address=1, heartbeat_interval=300, heartbeat_timeout=200)
+    assert handshake(world, "192.0.2.1").status == 200
+    world.advance(499)
+    assert handshake(world, "192.0.2.1").status == 503
+    world.advance(1)
+    wire = open_websocket(world, peer=Peer("192.0.2.1"))
+    assert handshake(world, "192.0.2.1").status == 503
+    wire.drop()
+    assert handshake(world, "192.0.2.1").status == 200
+
+
+def test_so_many_handshakes_of_one_address() -> None:
+    world = plain_world(handshakes_per_second=1, handshake_burst=2)
+    statuses = [handshake(world, "192.0.2.1").status for _ in range(3)]
+    assert statuses == [200, 200, 503]
+    assert handshake(world, "192.0.2.2").status == 200
+    world.advance(1_000)
+    assert [handshake(world, "192.0.2.1").status for _ in range(2)] == [200, 503]
+    assert [notice.fields for notice in world.notices if notice.event == "handshake_refused"] == [
+        (("limit", "handshakes of one address"),)
+    ] * 2
+    assert not any("192" in str(notice) for notice in world.notices)
+
+
+def test_a_wrong_handshake_does_not_count() -> None:
+    world = plain_world(handshake_burst=1)
+    for target in (POLLING.replace("EIO=4", "EIO=3"), "/socket.io/?EIO=4", WEBSOCKET):
+        answer = world.connect(Peer("192.0.2.1")).request("GET", target)
+        assert answer is not None
+        assert answer.status == 400
+    assert handshake(world, "192.0.2.1").status == 200
+
+
+def test_behind_a_trusted_proxy_each_client_counts_for_itself() -> None:
+    world = plain_world(max_sessions_per_address=1, trusted_proxies=("127.0.0.1",))
+    for host in ("192.0.2.1", "192.0.2.2"):
+        fields = {"X-Forwarded-For": f"198.51.100.1, {host}"}
+        assert [handshake(world, "127.0.0.1", fields).status for _ in range(2)] == [200, 503]
+        assert handshake(world, "198.51.100.7", fields).status == (
+            200 if host == "192.0.2.1" else 503
+        )
+
+
 # -- origins ---------------------------------------------------------------------------------------
 
 
@@ -1068,3 +1150,149 @@ def test_a_client_of_python_engineio_is_known_by_its_http_library() -> None:
     answer = client.poll()
     assert answer is not None
     assert answer.body.count(b"\x1e") == 15
+
+
+# -- slow consumers --------------------------------------------------------------------------------
+
+
+def emit(world: World, socket: str, text: str) -> None:
+    world.server.emit(socket, "a", [text], world.now)
+    world.pump()
+
+
+def test_a_websocket_that_takes_nothing_is_dropped_in_time() -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    wire = open_websocket(world)
+    socket = join(wire)
+    wire.room = 10
+    emit(world, socket, "x" * 50)
+    world.advance(4_999)
+    assert wire.open
+    world.advance(1)
+    assert wire.aborted
+    assert reasons(world) == ["slow consumer"]
+    assert world.server.next_timeout() is None
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_who_reads_however_slowly_is_never_cut(transport: str) -> None:
+    world = plain_world(slow_consumer_timeout=5_000, write_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    wire = client.upgrade() if transport == "websocket" else client.hanging()
+    wire.room = 0
+    emit(world, socket, "x" * 100)
+    for _ in range(90):  # its heartbeats run late all the time
+        world.advance(4_999)
+        assert wire.open
+        wire.unblock(1)
+    wire.unblock()
+    if transport == "websocket":
+        assert wire.texts()[0] == f'42["a","{"x" * 100}"]'
+    else:
+        assert body(wire) == f'42["a","{"x" * 100}"]'.encode()
+        assert body(client.hanging()) == b"2"
+    assert reasons(world) == []
+
+
+def test_a_poll_whose_answer_is_not_taken_ends_its_session() -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    wire = client.hanging()
+    wire.room = 100
+    emit(world, socket, "x" * 500)
+    assert wire.room == 0
+    world.advance(4_999)
+    assert wire.open
+    world.advance(1)
+    assert wire.aborted
+    assert reasons(world) == ["slow consumer"]
+    assert error(ask(world, "GET", client.target)) == (400, 1)
+
+
+def test_a_client_that_does_not_poll_is_not_slow() -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    emit(world, socket, "x" * 500)
+    world.advance(30_000 + 19_999)
+    assert reasons(world) == []
+    world.advance(1)
+    assert reasons(world) == ["ping timeout"]
+
+
+@pytest.mark.parametrize("end", ["lost", "another request"])
+def test_an_answer_that_is_of_no_concern_any_more_is_not_waited_for(end: str) -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    wire = client.hanging()
+    wire.room = 100
+    emit(world, socket, "x" * 500)
+    if end == "lost":
+        wire.drop()
+    else:
+        wire.send(
+            f"POST {client.target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n3".encode()
+        )
+    world.advance(10_000)
+    assert reasons(world) == []
+    client.poll()
+
+
+def test_a_session_that_goes_on_elsewhere_outlives_a_stuck_answer() -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    stuck = client.hanging()
+    stuck.room = 100
+    emit(world, socket, "x" * 500)
+    world.advance(1_000)
+    wire = client.upgrade()
+    world.advance(3_000)
+    emit(world, socket, "on")
+    world.advance(4_999)
+    assert reasons(world) == []
+    world.advance(1)  # nothing was taken anywhere
+    assert reasons(world) == ["slow consumer"]
+    assert (wire.aborted, stuck.aborted) == (True, True)
+
+
+def test_a_session_that_is_closing_is_not_slow() -> None:
+    world = plain_world(slow_consumer_timeout=1_000)
+    wire = open_websocket(world)
+    socket = join(wire)
+    wire.room = 0
+    emit(world, socket, "x")
+    world.server.disconnect(socket, world.now, close=True)
+    world.pump()
+    world.advance(60_000)
+    assert reasons(world) == ["forced close"]
+
+
+def test_a_reader_that_is_stuck_for_longer_than_its_pong_may_take_is_taken_for_dead() -> None:
+    world = plain_world(slow_consumer_timeout=60_000, **FAST)
+    wire = open_websocket(world)
+    wire.room = 0
+    world.advance(300 + 200)
+    assert reasons(world) == ["ping timeout"]
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_who_took_the_last_of_it_is_not_waited_for(transport: str) -> None:
+    world = plain_world(slow_consumer_timeout=5_000)
+    client = Polling(world)
+    socket = client.join()
+    wire = client.upgrade() if transport == "websocket" else client.hanging()
+    wire.room = 10_000
+    emit(world, socket, "x")
+    size = 10_000 - wire.room  # of such an event
+    wire = wire if transport == "websocket" else client.hanging()
+    wire.room = size
+    emit(world, socket, "x")
+    assert wire.room == 0  # all is in the runtime's hands, and its buffer is full
+    world.advance(4_999)
+    wire.unblock()  # nothing is left to pull
+    world.advance(5_000)
+    assert reasons(world) == []

@@ -53,7 +53,7 @@ class Setting:
         self.outputs = Outputs()
         self.timers = Timers()
         self.session = EngineSession(
-            "sid", Request("GET", "/socket.io/"), self.outputs, self.timers, (300, 200)
+            "sid", Request("GET", "/socket.io/"), None, self.outputs, self.timers, (300, 200)
         )
         self.echo = self.session.upper = Echo()
 

@@ -41,6 +41,8 @@ def events(world: World) -> list[tuple[str, str | int, tuple[object, ...], int |
 class Handler:
     """A namespace that keeps its sockets, and may refuse."""
 
+    recovers = False
+
     def __init__(self, refusal: dict[str, object] | None = None) -> None:
         self.refusal = refusal
         self.sockets: list[Socket] = []

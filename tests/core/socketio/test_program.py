@@ -1,7 +1,9 @@
 """The program's namespaces: what happens in them, who comes back, who hears what."""
 
+import msgspec
 import pytest
-from core.clients import join, open_websocket, plain_world, sid_in_reply
+from core.ai.client import new_world
+from core.clients import close_code, join, open_websocket, plain_world, sid_in_reply
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import (
     AckFailed,
@@ -13,6 +15,7 @@ from tokenwire.outputs import (
     Joining,
 )
 from tokenwire.testing import Wire, World
+from tokenwire.types import Peer
 
 
 def test_what_happens_becomes_outputs() -> None:
@@ -137,6 +140,95 @@ def test_only_so_many_lost_sockets_are_kept() -> None:
         sockets.append(socket)
     assert list(world.server.members("/")) == sockets[1:]
     assert world.program.pop() == Forgotten(sockets[0], "/")
+
+
+def test_nobody_pushes_out_the_lost_sockets_of_others() -> None:
+    world = plain_world(recovery_timeout=1_000, max_lost_per_address=2)
+    _, kept, _ = recoverable(world)
+    for wire in list(world.wires.values()):
+        wire.drop()
+    lost = []
+    for _ in range(4):
+        wire = open_websocket(world, peer=Peer("192.0.2.1"))
+        lost.append(join(wire))
+        wire.drop()
+    assert list(world.server.members("/")) == [kept, *lost[2:]]
+
+
+def test_who_has_come_back_counts_for_the_address_it_came_from() -> None:
+    world, wire, socket, pid = recovering(max_lost_per_address=1)
+    wire.drop()
+    again = open_websocket(world, peer=Peer("192.0.2.1"))
+    again.send_text(f'40{{"pid":"{pid}"}}')
+    assert sid_in_reply(again.texts()[0]) == socket
+    again.drop()
+    wire = open_websocket(world, peer=Peer("192.0.2.1"))
+    other = join(wire)
+    wire.drop()
+    assert list(world.server.members("/")) == [other]
+
+
+FORGED = "x" * 24
+
+
+def forge(wire: Wire, pid: object, times: int) -> None:
+    """Join with a pid and leave, again and again."""
+    for _ in range(times):
+        wire.send_text("40" + msgspec.json.encode({"pid": pid}).decode())
+        wire.send_text("41")
+
+
+def test_who_forges_pids_loses_the_connection() -> None:
+    world, *_ = recovering()
+    wire = open_websocket(world)
+    forge(wire, FORGED, 4)
+    assert len(wire.texts()) == 4
+    wire.send_text(f'40{{"pid":"{FORGED}"}}')
+    reply, goodbye, close = wire.frames()
+    assert sid_in_reply(reply.text)
+    assert goodbye.text == "41"
+    assert close.opcode == 8
+
+
+def test_the_program_is_not_asked_by_one_that_forges() -> None:
+    world = plain_world(
+        recovery_timeout=1_000, program_decides_joins=True, guesses_per_connection=1
+    )
+    wire = open_websocket(world)
+    wire.send_text(f'40{{"pid":"{FORGED}"}}')
+    assert close_code(wire) == 1000
+    (joining,) = world.program
+    assert isinstance(joining, Joining)
+    world.server.admit(joining.socket, world.now)
+    assert len(world.program) == 1
+
+
+@pytest.mark.parametrize("pid", ["", "x" * 23, "x" * 25, "x" * 23 + "!", 7, None, [FORGED]])
+def test_what_cannot_be_a_pid_is_no_guess(pid: object) -> None:
+    world, *_ = recovering()
+    wire = open_websocket(world)
+    forge(wire, pid, 9)
+    assert len(wire.texts()) == 9
+    assert wire.open
+
+
+def test_a_pid_is_a_programs_own_where_there_is_no_recovery() -> None:
+    wire = open_websocket(plain_world())
+    forge(wire, FORGED, 9)
+    assert len(wire.texts()) == 9
+
+
+def test_a_right_pid_is_taken_whatever_its_neighbours_guess() -> None:
+    world, wire, socket, pid = recovering(guesses_per_minute=3)
+    wire.drop()
+    crowd = Peer("192.0.2.1")
+    for guesses in (1, 1, 1, 2, 2):
+        guesser = open_websocket(world, peer=crowd)
+        forge(guesser, FORGED, guesses)
+        assert close_code(guesser) == (1000 if guesses == 2 else None)
+    again = open_websocket(world, peer=crowd)
+    again.send_text(f'40{{"pid":"{pid}"}}')
+    assert sid_in_reply(again.texts()[0]) == socket
 
 
 def test_two_come_back_with_one_pid_and_the_later_has_it() -> None:
@@ -266,3 +358,18 @@ def test_the_program_takes_sockets_out() -> None:
     world.pump()
     assert [len(wire.frames()) for wire in wires] == [1, 2]
     assert world.server.members("/") == ()
+
+
+def test_what_is_kept_for_who_may_return_is_held() -> None:
+    world = new_world(recovery_timeout=1_000)
+    wire = open_websocket(world)
+    socket = join(wire, "/")
+    empty = world.server.stats().bytes_held
+    world.server.emit(socket, "news", ["x" * 1_000], world.now)
+    waiting = world.server.stats().bytes_held
+    assert waiting - empty > 2_000  # in the outbox, and in the journal
+    world.pump()
+    assert empty + 1_000 < world.server.stats().bytes_held < waiting
+    wire.drop()
+    world.advance(1_000)
+    assert world.server.stats().bytes_held == empty == 0

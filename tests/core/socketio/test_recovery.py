@@ -79,3 +79,9 @@ def test_a_pid_is_drawn_and_kept_as_a_hash() -> None:
     assert pid_key(first) != pid_key(second)
     assert pid_key("\ud800")  # any string of a client's
     assert "." not in new_name(ids)
+
+
+def test_what_is_kept_is_counted() -> None:
+    assert kept().size == 0
+    assert kept(40, 40).size == 2 * (40 + EVENT)
+    assert kept(40, 40, room=40 + EVENT).size == 40 + EVENT

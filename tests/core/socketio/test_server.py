@@ -1,7 +1,15 @@
 """The namespaces there are, and sockets by their ids."""
 
 import pytest
-from core.clients import asking, close_code, join, open_websocket, plain_world, sid_in_reply
+from core.clients import (
+    Polling,
+    asking,
+    close_code,
+    join,
+    open_websocket,
+    plain_world,
+    sid_in_reply,
+)
 from tokenwire.errors import LocalProtocolError
 from tokenwire.outputs import (
     AckFailed,
@@ -23,6 +31,39 @@ def test_namespaces_are_multiplexed_over_one_connection() -> None:
         world.server.emit(socket, "hello", [name], world.now)
     world.pump()
     assert wire.texts() == ['42/a,["hello","/a"]', '42["hello","/"]', '42/b,["hello","/b"]']
+
+
+def test_those_that_have_joined_nothing_make_room_for_each_other() -> None:
+    world = plain_world(max_sessions=25)  # a tenth of them
+    joined = open_websocket(world)
+    join(joined)
+    polling = Polling(world)
+    waiting = polling.hanging()
+    first, second = open_websocket(world), open_websocket(world)
+    answer = waiting.answer()
+    assert answer is not None
+    assert answer.body == b"1"
+    assert first.open
+    gone = polling.poll()
+    assert gone is not None
+    assert (gone.status, gone.body) == (400, b'{"code":1,"message":"Session ID unknown"}')
+    third = open_websocket(world)
+    assert close_code(first) == 1000
+    join(third)
+    for _ in range(4):
+        open_websocket(world)
+    assert close_code(second) == 1000
+    joined.send_text('42["a"]')
+    third.send_text('42["a"]')
+    assert [type(output) for output in world.program].count(Event) == 2
+
+
+def test_one_that_may_wait_is_always_there() -> None:
+    world = plain_world(max_sessions=3)
+    first = open_websocket(world)
+    second = open_websocket(world)
+    assert close_code(first) == 1000
+    assert join(second)
 
 
 def test_what_happens_in_a_programs_namespace_becomes_outputs() -> None:

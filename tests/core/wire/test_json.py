@@ -236,6 +236,7 @@ def test_a_lenient_reading_marks_what_is_unusable(text: str) -> None:
         (r'"\ud83d\ude00"', "\U0001f600"),
         (r'"\uD83D\uDE00"', "\U0001f600"),
         (r'"\\ud800"', r"\ud800"),
+        ('"' + "\x7f" * 6 + '"', "\x7f" * 6),
         (
             r'["\u00e9",{"a":[9007199254740992,true,null,1.5]}]',
             ["é", {"a": [2**53, True, None, 1.5]}],

@@ -36,3 +36,13 @@ def test_a_line_beyond_the_limit_is_refused_before_it_ends(pieces: list[bytes]) 
         splitter.feed(piece)
     with pytest.raises(RemoteProtocolError):
         splitter.feed(pieces[-1])
+
+
+def test_what_is_held_is_the_unfinished_line() -> None:
+    splitter = LineSplitter(100)
+    splitter.feed(b"one\ntw")
+    assert splitter.size == 2
+    splitter.feed(b"o")
+    assert splitter.size == 3
+    splitter.feed(b"\n")
+    assert splitter.size == 0

@@ -1,0 +1,61 @@
+"""A server in a process of its own, so that its memory is its own, too.
+
+Rules of this file: it prints its port, and ends with its standard input.
+
+    python -m runtimes.server_process RUNTIME MODEL_SERVER_URL
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtimes.server_thread import LIMIT, running_server
+
+
+class ServerProcess:
+    """What is known of it."""
+
+    def __init__(self, pid: int, port: int) -> None:
+        self.host = "127.0.0.1"
+        self.port = port
+        self._status = Path(f"/proc/{pid}/status")
+
+    def resident(self) -> int:
+        """Return the bytes of memory that it has now."""
+        for line in self._status.read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the server has ended")
+
+
+@contextmanager
+def server_process(upstream_url: str, runtime: str) -> Iterator[ServerProcess]:
+    """Run one with the default configuration."""
+    with subprocess.Popen(
+        (sys.executable, "-m", "runtimes.server_process", runtime, upstream_url),
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            yield ServerProcess(process.pid, int(process.stdout.readline()))
+            process.stdin.close()
+            process.wait(LIMIT)
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    runtime, upstream_url = sys.argv[1:]
+    with running_server(upstream_url, runtime=runtime) as server:
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
