@@ -260,7 +260,9 @@ class Client:
             known = [s for s in self.shown.values() if s.epoch and s.excused is None][-6:]
             self._asked_streams = {shown.name: shown.seq for shown in known}
             fields["streams"] = {
-                shown.name: {"seq": shown.seq, "epoch": shown.epoch} if shown.seq % 2 else shown.seq
+                shown.name: {"seq": shown.seq, "epoch": shown.epoch}
+                if shown.asked_anew or shown.seq % 2
+                else shown.seq
                 for shown in known
             }
         self.settled = False

@@ -20,7 +20,7 @@ CONFIG = Config(
     log_bytes=8 * 1024,
     lane_bytes=2 * 1024,
     unconfirmed_bytes=2 * 1024,
-    control_bytes=32 * 1024,
+    control_bytes=8 * 1024,
     ended_streams_kept=4,
     replay_bytes=500,
     heartbeat_interval=3_000,
@@ -48,7 +48,7 @@ CERTAIN = CONFIG.reconnect_timeout - LONGEST_STALL - 1_000
 MODEL_READ = 4_096
 """The most that comes of a model's answer at once."""
 
-SESSIONS_HELD = 100 * 1024
+SESSIONS_HELD = 32 * 1024
 """Most of what is held beside the streams: the events of all sessions that name none."""
 
 ADDRESS_ENTRIES = 4
