@@ -99,7 +99,7 @@ class Client:
         """Streams that are not there, and how often that was said."""
         self._heard: list[str] = []
         """Those of them for which the server was asked, and has to answer."""
-        self.loop.later(self.loop.draw.randint(0, 3_000), self.connect)
+        self.loop.later(self.loop.draw.randint(0, 3_000), self._come_back_now)
 
     # -- connections -------------------------------------------------------------------------------
 

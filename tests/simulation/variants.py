@@ -250,7 +250,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("the model is not resumed")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(AiService, "_reconsider", nothing)
+    patch.setattr(Upstreams, "resume", nothing)
 
 
 @variant("a full log stays full")
