@@ -135,6 +135,9 @@ class Shown:
         self._end("ai:done")
 
     def _fail(self, code: str) -> None:
+        if self.asked_anew and code == self.script.code and self.seq != len(self.script.tokens):
+            self.astray = self.ended = True
+            return
         late = code == "stream_timeout" and self.script.stood_still > CONFIG.stream_timeout // 4
         if code not in (self.script.code, "server_shutting_down") and not late:
             raise Violation(f"{self.script.key}, {self.script.kind.value}, ends with {code}")

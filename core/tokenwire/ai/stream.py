@@ -272,9 +272,13 @@ class Stream:
             self._cut_seq = self.log.last_seq
             self.log.cut_after(self.next_seq - 1)
             self.waiting_until = 0
-            for event in self._pending():
-                if event.opening:
-                    self._put(event)
+            pending = [event for event in self._pending() if event.opening]
+            # What was handed behind text that is cut off, before its client went back, may be
+            # needed again: then it comes behind what is left.
+            last = self.log.last_seq
+            self._lane = deque(event._replace(after=min(event.after, last)) for event in self._lane)
+            for event in pending:
+                self._put(event)
         self._ending = ending
         self._say_ending()
 

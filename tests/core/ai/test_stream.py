@@ -636,6 +636,19 @@ def test_a_client_that_lacks_more_than_is_kept_gets_the_rest_and_no_start() -> N
     assert brief(pull(stream)) == ["c"]
 
 
+def test_a_cancel_leaves_nothing_behind_text_that_is_gone() -> None:
+    stream = new()
+    add(stream, "a", "b", "c")
+    stream.say(thinking("hm"))
+    pull(stream)
+    stream.rewind(1)
+    stream.move(Input.CANCEL)
+    stream.end(events.StreamCancelled("s"), discard=True)
+    assert stream.recover(1, 1)  # the thinking, handed behind the third token, was not seen
+    assert brief(pull(stream)) == ["hm", "ai:stream:cancelled"]
+    assert stream.fully_handed()
+
+
 def test_a_pending_start_is_not_said_when_its_text_is_gone() -> None:
     stream = new()
     add(stream, "a", "b", "c")
