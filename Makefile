@@ -8,15 +8,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/simulation
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat
 
-# Of the long runs: `make fuzz`, `make attack`, `make test-cuts`, `make atheris`.
+# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make atheris`.
 INPUTS := 5000000
 ATTEMPTS := 1000000
 RACES := 10000
 PLACES := 300
+SEEDS := 2000
 SEED := 1
 JOBS := 1
 TARGET := wire.json
@@ -95,6 +96,10 @@ fuzz: $(VENV)/.test ## Attack the server with mutated messages (INPUTS, SEED, JO
 attack: $(VENV)/.test ## Try to take over sessions of others (ATTEMPTS, RACES, SEED).
 	cd tests && ../$(BIN)/python -m properties.takeover --attempts $(ATTEMPTS) --races $(RACES) \
 		--seed $(SEED)
+
+.PHONY: simulate
+simulate: $(VENV)/.test ## Play SEEDS runs of clients, models and faults from SEED on (one: its trace).
+	@cd tests && exec ../$(BIN)/python -m simulation.run --seeds $(SEEDS) --first $(SEED)
 
 .PHONY: atheris
 atheris: $(VENV)/.atheris ## Fuzz one parser, guided by coverage (TARGET=wire.json RUNS=100000).

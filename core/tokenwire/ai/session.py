@@ -220,7 +220,9 @@ class AiSession:
         gaps: list[Stream] = []
         for stream in self.streams.values():
             position = offset.position(stream.number)
-            if position is not None and not stream.recover(*position):
+            if position is None:
+                stream.recover_all()
+            elif not stream.recover(*position):
                 gaps.append(stream)
             self.take_turn(stream)
         missed = self._control.after(offset.control) or []

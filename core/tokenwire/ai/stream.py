@@ -367,6 +367,11 @@ class Stream:
         self._go_to(seq + 1)
         return whole
 
+    def recover_all(self) -> None:
+        """The client has all of it and its end, whatever it has asked for again since."""
+        self._go_to(self.log.last_seq + 1)
+        self.lane_at = self.lane_end
+
     # -- what the client is handed -----------------------------------------------------------------
 
     @property

@@ -346,6 +346,20 @@ def test_a_client_is_owed_what_it_was_not_handed_also_what_may_not_go_yet() -> N
     assert rig.session.is_owed()
 
 
+def test_what_a_client_has_whole_does_not_come_again() -> None:
+    rig = Rig(Journal("n", 10_000))
+    stream = ended(rig, "a", "1", "2", "3")
+    rig.session.pull_events([], 10_000, NOW)
+    assert stream.rewind(1)  # asked for from a cursor; of that nothing arrives
+    rig.session.take_turn(stream)
+    rig.session.pull_events([], 1, NOW)
+    offset = rig.session.parse("n.0.1")
+    assert offset is not None
+    rig.socket = Lead()
+    assert rig.session.recover(offset, rig.socket, HELLO, NOW) == []
+    assert rig.pull(10_000) == []
+
+
 def test_a_stream_that_is_dropped_is_not_in_the_offsets() -> None:
     rig = Rig(Journal("n", 10_000))
     stream = rig.stream("a", "1")
