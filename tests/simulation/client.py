@@ -442,7 +442,8 @@ class Client:
 
     def _check_gap(self, shown: Shown) -> None:
         """What may not have arrived is kept: little was on its way, so nothing may be missing."""
-        asks_for_whole = self.kind.reconnect == "whole" or shown.asked_anew
+        named = self._asked_streams is None or shown.name in self._asked_streams
+        asks_for_whole = self.kind.reconnect == "whole" or shown.asked_anew or not named
         if self._mode is not Mode.WEBSOCKET or asks_for_whole or shown.epoch is None:
             return
         if not self._candidates and shown.name in (self._asked_streams or {}):

@@ -255,7 +255,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("a full log stays full")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def broken(self: AiService, stream: Stream) -> bool:
+    def broken(self: AiService, stream: Stream, now: Millis) -> bool:
         return stream.log.size > self._config.log_bytes
 
     patch.setattr(AiService, "_is_full", broken)
@@ -263,7 +263,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("text is evicted that was not sent")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def broken(self: AiService, stream: Stream) -> bool:
+    def broken(self: AiService, stream: Stream, now: Millis) -> bool:
         log = stream.log
         log.evict_to(self._config.log_bytes, before=log.last_seq + 1)
         stream.next_seq = max(stream.next_seq, log.first_seq)
