@@ -260,7 +260,9 @@ class Client:
             known = [s for s in self.shown.values() if s.epoch and s.excused is None][-6:]
             self._asked_streams = {shown.name: shown.seq for shown in known}
             fields["streams"] = {
-                shown.name: {"seq": shown.seq, "epoch": shown.epoch} if shown.seq % 2 else shown.seq
+                shown.name: {"seq": shown.seq, "epoch": shown.epoch}
+                if shown.asked_anew or shown.seq % 2
+                else shown.seq
                 for shown in known
             }
         self.settled = False
@@ -319,12 +321,24 @@ class Client:
             raise Violation(f"{self.who} wants recovery: {self.kind.recovery}, pid: {pid}")
         self._recovered = pid is not None and pid == self._pid
         if self.kind.keeps_pid and self._pid is not None and not self._recovered:
-            self._give_up("it is not recovered")
+            self._not_recovered()
         self._pid = pid
         self._connected = True
         waiting, self._buffer = self._buffer, []
         for args in waiting:
             self._handle(args)
+
+    def _not_recovered(self) -> None:
+        """It has a new session. One thing excuses that: a stream that began anew (AI-073)."""
+        self._strangers.clear()
+        self._heard.clear()
+        replaced = any(
+            len(self._node.models_of(shown.script.key)) > 1 for shown in self.shown.values()
+        )
+        if not replaced:
+            self._give_up("it is not recovered")
+        elif self.kind.reconnect is None:
+            self._give_up("a stream has begun anew", certain=False)
 
     def _handle(self, args: list[object]) -> None:
         name, fields = args[0], args[1]
@@ -446,8 +460,9 @@ class Client:
         asks_for_whole = self.kind.reconnect == "whole" or shown.asked_anew or not named
         if self._mode is not Mode.WEBSOCKET or asks_for_whole or shown.epoch is None:
             return
-        if not self._candidates and shown.name in (self._asked_streams or {}):
-            return  # from a cursor that was old when it arrived
+        named = shown.name in (self._asked_streams or {})
+        if named is not bool(self._candidates):
+            return  # a transfer without a cursor, or one that was old when it arrived
         lost = sum(pipe.down.pushed - pipe.read for pipe in self._lost_pipes)
         if lost + UNTAKEN < CONFIG.unconfirmed_bytes:
             raise Violation(f"a gap in {shown.script.key}: {lost} bytes had not arrived")
