@@ -424,7 +424,7 @@ class Client:
         self._beat = None
         for name, seq in streams.items():
             shown = self._stream_of({"streamId": name})
-            if shown.seq < seq:
+            if shown.seq < seq and not shown.astray:
                 self._beat = f"{shown.script.key} was handed up to {seq}, has come to {shown.seq}"
 
     def _error(self, code: str, fields: Fields) -> None:

@@ -38,7 +38,8 @@ class Shown:
         self.asked_anew = False
         """True: it was asked for again, which begins it anew if it has ended meanwhile."""
         self.astray = False
-        """True: of the one that has ended something is lost; the new one is about to start."""
+        """True: its client asked for it anew and with a cursor that did not know of that, or has
+        lost the tail of the one that had ended; until it starts again, nobody can tell which."""
         self._completed = False
         self._kept_from: int | None = None
         """The first token that there is, if the beginning is not kept."""
@@ -55,6 +56,7 @@ class Shown:
         if self.excused is not None:
             raise Violation(f"{name} of {self.script.key}, which is gone: {self.excused}")
         if self.astray and name != "ai:stream:start":
+            self.ended |= name in TERMINAL
             return
         if self.ended and name != "ai:stream:start":
             raise Violation(f"{name} of {self.script.key} behind its end")
@@ -121,6 +123,9 @@ class Shown:
 
     def _done(self, fields: Fields) -> None:
         tokens = len(self.script.tokens)
+        if self.asked_anew and self.seq != tokens:
+            self.astray = self.ended = True
+            return
         if not self._completed:
             raise Violation(f"{self.script.key} is done, and not complete")
         if self.script.code is not None:
@@ -154,6 +159,9 @@ class Shown:
     def go_on_with(self, seq: int) -> None:
         """The server has said that this token comes next."""
         if seq > self.seq + 1:
+            if self.asked_anew:
+                self.astray = True
+                return
             raise Violation(f"a hole in {self.script.key} before {seq}, after {self.seq}")
         self.seq = seq - 1
 
