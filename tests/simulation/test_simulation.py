@@ -37,7 +37,6 @@ HAPPENINGS = (
     '"recovered":true',
     '"resumed":true',
     '"replayed":true',
-    '"replaced"',
     '"tokens":',
     "ai:reconnect:success",
     "ai:backpressure",
