@@ -8,9 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CORE_TESTS := tests/core
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/simulation
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
-CLIENT_TESTS := tests/interop tests/compat
+CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
 # Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make atheris`.
 INPUTS := 5000000
@@ -54,7 +54,7 @@ test-sockets: $(VENV)/.test ## Run the tests of the runtimes and of the command 
 	$(BIN)/pytest -q $(SOCKET_TESTS)
 
 .PHONY: test-clients
-test-clients: $(VENV)/.test ## Run the tests with stock clients and with the real model.
+test-clients: $(VENV)/.test ## Run the tests with stock clients and with the real model, and the simulation.
 	$(BIN)/pytest -q $(CLIENT_TESTS)
 
 .PHONY: test-browser

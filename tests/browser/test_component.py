@@ -72,7 +72,7 @@ def component(port: int) -> Iterator[Page]:
             yield Page(process)
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(LIMIT)
+            process.wait(PATIENCE)
         finally:
             limit.cancel()
             limit.join()

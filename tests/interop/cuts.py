@@ -122,7 +122,9 @@ class Case:
                     # An error in its handshake ends its task that reconnects.
                     client.take_all("$connect")
                 struck = link.fail(fault, after=after)
-                assert struck.wait(LIMIT), f"place {at} was not met"
+                assert struck.wait(LIMIT), (
+                    f"place {at} was not met; last: {[item.name for item in client.log[-9:]]}"
+                )
                 for shut in gates:
                     shut[at].open()
             for number, parts in enumerate(self.texts):

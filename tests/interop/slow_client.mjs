@@ -27,4 +27,5 @@ socket.on("ai:token", ({ data }) => {
 socket.on("ai:done", ({ totalTokens }) => {
   say({ name: "done", totalTokens, events, recoveries, sha256: text.digest("hex") });
 });
+socket.on("ai:stream:error", ({ code }) => say({ name: "failed", code }));
 process.stdin.on("end", () => process.exit(0)).resume();

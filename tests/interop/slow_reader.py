@@ -231,6 +231,7 @@ def measure(
                 end = client.said(_SAMPLE)
                 most_awake = max(most_awake, server.resident())
             took, awake = time.monotonic() - woken, crowd.late()
+    assert end["name"] == "done", end
     assert end["sha256"] == flood.sha256(), "the text is not the model's"
     assert end["totalTokens"] == tokens
     assert sent < request.sent / 2, "the model was not paused"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtimes.server_thread import LIMIT, running_server
+from tokenwire import Config
 
 
 class ServerProcess:
@@ -32,7 +33,7 @@ class ServerProcess:
 
 @contextmanager
 def server_process(upstream_url: str, runtime: str) -> Iterator[ServerProcess]:
-    """Run one with the default configuration."""
+    """Run one that gives streams all the time that they need on a busy machine."""
     with subprocess.Popen(
         (sys.executable, "-m", "runtimes.server_process", runtime, upstream_url),
         cwd=Path(__file__).parents[1],
@@ -52,7 +53,8 @@ def server_process(upstream_url: str, runtime: str) -> Iterator[ServerProcess]:
 
 def main() -> None:
     runtime, upstream_url = sys.argv[1:]
-    with running_server(upstream_url, runtime=runtime) as server:
+    config = Config(stream_timeout=3_600_000)
+    with running_server(upstream_url, config, runtime=runtime) as server:
         print(server.port, flush=True)
         sys.stdin.read()
 

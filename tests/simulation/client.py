@@ -321,24 +321,12 @@ class Client:
             raise Violation(f"{self.who} wants recovery: {self.kind.recovery}, pid: {pid}")
         self._recovered = pid is not None and pid == self._pid
         if self.kind.keeps_pid and self._pid is not None and not self._recovered:
-            self._not_recovered()
+            self._give_up("it is not recovered")
         self._pid = pid
         self._connected = True
         waiting, self._buffer = self._buffer, []
         for args in waiting:
             self._handle(args)
-
-    def _not_recovered(self) -> None:
-        """It has a new session. One thing excuses that: a stream that began anew (AI-073)."""
-        self._strangers.clear()
-        self._heard.clear()
-        replaced = any(
-            len(self._node.models_of(shown.script.key)) > 1 for shown in self.shown.values()
-        )
-        if not replaced:
-            self._give_up("it is not recovered")
-        elif self.kind.reconnect is None:
-            self._give_up("a stream has begun anew", certain=False)
 
     def _handle(self, args: list[object]) -> None:
         name, fields = args[0], args[1]

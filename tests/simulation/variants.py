@@ -11,6 +11,7 @@ import pytest
 from tokenwire.ai import events
 from tokenwire.ai.capability import Capabilities
 from tokenwire.ai.log import TokenLog
+from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.service import AiService
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import LaneEvent, Stream
@@ -250,7 +251,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("the model is not resumed")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Upstreams, "resume", nothing)
+    patch.setattr(Pressure, "reconsider", nothing)
 
 
 @variant("a full log stays full")

@@ -256,7 +256,7 @@ class AiService:
         if stream is not None and stream.running:
             if not stream.is_for(request):
                 raise Refusal(Code.DUPLICATE_STREAM, field="streamId", stream_id=name)
-            if not self._rewind(session, stream, None, now):
+            if not stream.is_all_to_come() and not self._rewind(session, stream, None, now):
                 self._say_gap(session, stream, now)
             return {"streamId": name, "epoch": stream.epoch}
         limit = self._config.max_concurrent_streams
@@ -277,6 +277,7 @@ class AiService:
         unread: list[bytes] = []
         if stream is not None:  # what its client was not told yet goes before the new start
             unread = stream.drain()
+            session.supersede(stream)
             self._forget_stream(session, stream, now)
         self._bound_ended(session, now)
         stream = self._start(session, name, request, route, now)
@@ -723,6 +724,7 @@ class AiService:
                 owner = previous if loser is stream else session
                 if loser.running:
                     self._cancel(owner, loser, now)
+                owner.supersede(loser)
                 self._forget_stream(owner, loser, now)
                 if loser is stream:
                     continue

@@ -19,6 +19,7 @@ from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
 from tokenwire.types import Millis
 
+_MOST_SUPERSEDED = 64
 _TURN_BYTES = 8 * 1024  # what an event takes beyond its turn, the stream's next turns lack
 
 
@@ -39,8 +40,10 @@ class AiSession:
 
     __slots__ = (
         "_control",
+        "_gone",
         "_last_number",
         "_listener",
+        "_superseded",
         "_turns",
         "_unfinished",
         "allowance",
@@ -94,6 +97,10 @@ class AiSession:
         self._turns: deque[Stream] = deque()
         self._control = control
         self._last_number = 0
+        self._gone = 0
+        """The last of the streams that are not kept any more, by its number."""
+        self._superseded: dict[int, None] = {}
+        """The last ones that a newer stream of the same name has replaced, by their numbers."""
         self._unfinished: dict[int, Stream] = {}
         """By their numbers: those of which something is still to come."""
 
@@ -129,8 +136,16 @@ class AiSession:
         self.streams[stream.name] = stream
         self._unfinished[stream.number] = stream
 
+    def supersede(self, stream: Stream) -> None:
+        """The client has another stream of this name: nobody needs to come back to this one."""
+        self._superseded[stream.number] = None
+        if len(self._superseded) > _MOST_SUPERSEDED:
+            del self._superseded[next(iter(self._superseded))]
+
     def drop(self, stream: Stream) -> None:
         """The stream is not this session's any more."""
+        if stream.number not in self._superseded:
+            self._gone = max(self._gone, stream.number)
         self.drop_turn(stream)
         self._unfinished.pop(stream.number, None)
         del self.streams[stream.name]
@@ -200,8 +215,7 @@ class AiSession:
         if self._control.after(offset.control) is None:
             return None
         kept = {stream.number for stream in self.streams.values()}
-        unseen = sum(number > offset.streams for number in kept)
-        if unseen < self._last_number - offset.streams or not offset.positions.keys() <= kept:
+        if self._gone > offset.streams or offset.positions.keys() - kept - self._superseded.keys():
             return None  # a stream that it has not seen to its end is not kept any more
         for stream in self.streams.values():
             position = offset.positions.get(stream.number)

@@ -306,6 +306,10 @@ class Stream:
         start = events.StreamStart(self.name, self.epoch, self.request.model, resumed)
         self._put(LaneEvent(0, start.encode(), opening=True, rewinds=resumed))
 
+    def is_all_to_come(self) -> bool:
+        """Return True if the client was not even handed all of the earlier stream of this name."""
+        return self.lane_at < self.lane_end and self._lane[self.lane_at - self._lane_first].earlier
+
     def rewind(self, seq: int | None) -> bool:
         """Let the client have the stream again.
 
@@ -316,8 +320,6 @@ class Stream:
             False if the first token that it needs is not kept any more. It gets what there is, and
             no start, so that it does not empty its text.
         """
-        if self.lane_at < self.lane_end and self._lane[self.lane_at - self._lane_first].earlier:
-            return True  # nothing of this stream was handed over yet: all of it is to come
         wanted = 1 if seq is None else seq + 1
         whole = wanted >= self.log.first_seq
         self._go_to(wanted)

@@ -2294,8 +2294,7 @@ def test_an_ended_stream_is_kept_while_its_clients_death_is_not_known() -> None:
     at_rest(world)
 
 
-@pytest.mark.parametrize("again", ["joined", "reconnected"])
-def test_what_was_not_read_of_an_earlier_stream_stays_before_the_start(again: str) -> None:
+def test_what_was_not_read_of_an_earlier_stream_stays_before_the_start() -> None:
     world, client = setting()
     model = client.stream()
     client.take()
@@ -2304,13 +2303,28 @@ def test_what_was_not_read_of_an_earlier_stream_stays_before_the_start(again: st
     model.done()
     newer = client.stream("s", "another")
     newer.say("new")
-    if again == "joined":
-        client.send("ai:stream", {"prompt": "another", "streamId": "s"})
-    else:
-        client.send("ai:reconnect", {"previousClientId": client.id, "streams": {"s": 0}})
+    client.send("ai:stream", {"prompt": "another", "streamId": "s"})
     client.wire.unblock()
-    names = [event.name for event in client.take() if event.name != "ai:reconnect:success"]
-    assert names == ["ai:token", *ENDED, "ai:stream:start", "ai:token"]
+    assert client.names() == ["ai:token", *ENDED, "ai:stream:start", "ai:token"]
+    at_rest(world)
+
+
+def test_stop_and_again_under_the_same_name_can_be_recovered() -> None:
+    world, client = setting()
+    model, other = client.stream(), client.stream("other")
+    model.say("old")
+    other.say("x")
+    said = client.take()
+    offset = client.offset
+    client.send("ai:cancel", {"streamId": "s"})
+    client.stream("s", "another").say("new")
+    other.say("y")
+    client.leave()  # nothing of that arrived
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    assert back.hello["recovered"] is True
+    said += back.take()
+    assert text(said) == "new"
+    assert text(said, "other") == "xy"
     at_rest(world)
 
 

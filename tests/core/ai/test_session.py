@@ -313,6 +313,18 @@ def test_a_stream_that_is_gone_and_was_not_seen_makes_an_offset_useless(
     assert (rig.session.parse(offset) is not None) is known
 
 
+def test_so_many_superseded_streams_are_known() -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    for number in range(1, 67):
+        stream = rig.stream("a")
+        rig.session.supersede(stream)
+        rig.session.drop(stream)
+        assert rig.session.parse(f"n.1.{number}.{number}.0.0") is not None, number
+    assert rig.session.parse("n.1.66.3.0.0") is not None
+    assert rig.session.parse("n.1.66.2.0.0") is None
+
+
 def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
     rig = Rig(Journal("n", 10_000))
     rig.session.send(HELLO, NOW)

@@ -36,7 +36,7 @@ def add(stream: Stream, *tokens: str) -> None:
 
 def wait(stream: Stream) -> None:
     """The client's socket has refused all that there is."""
-    stream.waiting_until = stream.log.last_seq
+    stream.hold()
 
 
 def pull(stream: Stream, budget: int = ALL) -> list[Said]:
