@@ -369,7 +369,8 @@ class Client:
             raise Violation(f"{self.who} is recovered under another clientId")
         if client_id == self.client_id:
             self._pardon()
-            self._in_touch_at = self.loop.now
+            if not self._candidates:
+                self._in_touch_at = self.loop.now
         elif self.client_id is not None:
             self._candidates.append(self.client_id)
         self.client_id = client_id

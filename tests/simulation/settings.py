@@ -21,7 +21,6 @@ CONFIG = Config(
     lane_bytes=2 * 1024,
     unconfirmed_bytes=2 * 1024,
     control_bytes=8 * 1024,
-    ended_streams_kept=4,
     replay_bytes=500,
     heartbeat_interval=3_000,
     heartbeat_timeout=2_000,
