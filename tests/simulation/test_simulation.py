@@ -63,7 +63,7 @@ HAPPENINGS = (
 
 def test_everything_happens() -> None:
     missing = list(HAPPENINGS)
-    for seed in SEEDS[:60]:
+    for seed in SEEDS[:40]:
         simulation = Simulation(seed)
         simulation.play()
         text = "\n".join(what for _, _, what in simulation.loop.trace)

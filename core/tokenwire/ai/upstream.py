@@ -28,6 +28,7 @@ from tokenwire.wire.ndjson import LineSplitter
 Health = Literal["unknown", "ok", "down"]
 """What the last look at the model server found."""
 
+_HELD_STEP = 1_024  # bytes: a line that grows less is not told of
 _LINGER = 1_000  # for the last chunk of a response after its `done: true`
 
 
@@ -104,9 +105,10 @@ class Upstreams:
         except RemoteProtocolError as error:
             self._fail(stream, Code.UPSTREAM_ERROR, str(error), now)
             return
-        if upstream.splitter.size != upstream.held:
-            upstream.held = upstream.splitter.size
-            self._listener.upstream_held(stream, upstream.held, now)
+        size = upstream.splitter.size
+        if size < upstream.held or size >= upstream.held + _HELD_STEP:
+            upstream.held = size
+            self._listener.upstream_held(stream, size, now)
         if stream in self._upstreams:  # else the listener had no room for it
             self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
 

@@ -449,16 +449,18 @@ def test_the_next_probe_comes_after_its_interval() -> None:
 
 
 def test_what_is_held_of_an_unfinished_line_is_told_when_it_changes() -> None:
-    rig = Rig()
-    rig.answer(b'{"mess', b'age":{"content":"a"},"done":false}\n{', b'"', b'done":true}\n{"more')
-    assert rig.held == [6, 1, 2, 6]
+    rig = Rig(Config(upstream_line_bytes=10_000))
+    rig.answer(
+        b'{"message":{"content":"', b"a" * 1_000, b"a", b"a" * 2_000, b'"},"done":false}\n{', b"}"
+    )
+    assert rig.held == [1_024, 3_024, 1]
     rig = Rig()
     rig.answer(b'{"message":{"content":"a"},"done":false}\n', b"x" * 101)
     assert rig.held == []
 
 
 def test_a_listener_may_have_no_room_for_a_line_that_is_not_whole() -> None:
-    rig = Rig()
+    rig = Rig(Config(upstream_line_bytes=10_000))
     rig.on_held = lambda: rig.upstreams.cancel(S)
-    rig.answer(b'{"message":{"content":"a"},"done":false}\n{')
-    assert (rig.held, rig.lines, rig.ends) == ([1], [], [])
+    rig.answer(b'{"message":{"content":"a"},"done":false}\n{"' + b"b" * 2_000)
+    assert (rig.held, rig.lines, rig.ends) == ([2_002], [], [])
