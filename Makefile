@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
-CORE_TESTS := tests/core
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors
+CUTS := tests/core/ai/test_cuts.py
+CORE_TESTS := tests/core --ignore=$(CUTS)
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
