@@ -155,7 +155,7 @@ def first_bytes(link: str, kind: str) -> int:
 
 
 LONG = bool(os.environ.get("TOKENWIRE_LONG"))
-STRIDES = {"websocket": 13, "polling": 61, "polling with pauses": 97}
+STRIDES = {"websocket": 23, "polling": 61, "polling with pauses": 97}
 """In a short run a cut is made at every so many bytes, each kind of client beginning elsewhere."""
 
 

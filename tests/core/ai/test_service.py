@@ -1188,6 +1188,21 @@ def test_a_client_that_leaves_ends_its_episode() -> None:
     at_rest(world)
 
 
+# -- pressure (all of it: test_pressure.py) --------------------------------------------------------
+
+
+def test_the_timers_of_pressure_and_of_the_pace_are_taken() -> None:
+    world, client = setting(backpressure_threshold=2, stream_rate_limit=20)
+    model = client.stream()
+    client.block()
+    model.say(*"abcdef")
+    world.advance(1_000)
+    client.wire.unblock()
+    assert text(client.take()) == "abcdef"
+    assert world.server.stats().backpressure_events == 1
+    at_rest(world)
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 

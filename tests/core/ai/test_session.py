@@ -313,6 +313,14 @@ def test_a_stream_that_is_gone_and_was_not_seen_makes_an_offset_useless(
     assert (rig.session.parse(offset) is not None) is known
 
 
+def test_a_session_that_was_taken_over_keeps_nothing_and_knows_no_offset() -> None:
+    rig = Rig(Journal("n", 10_000))
+    rig.session.send(HELLO, NOW)
+    rig.session.retire()
+    assert rig.session.bytes_held() == 0
+    assert rig.session.parse("n.1.0") is None
+
+
 def test_so_many_superseded_streams_are_known() -> None:
     rig = Rig(Journal("n", 10_000))
     rig.session.send(HELLO, NOW)

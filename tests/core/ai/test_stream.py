@@ -686,3 +686,30 @@ def test_a_cursor_goes_past_a_start_that_was_not_said_and_back_before_the_end() 
     assert brief(pull(stream)) == ["b", "ai:stream:complete", "ai:done"]
     assert stream.rewind(2)
     assert brief(pull(stream)) == ["ai:stream:complete", "ai:done"]
+
+
+def test_what_a_stream_is_for() -> None:
+    context: dict[str, object] = {"b": 1, "a": [2]}
+    request = StreamRequest("p", "m", agent_context=context)
+    stream = Stream(StreamId(1), "s", "e", request, ROUTE, Config(), Millis(0))
+    assert stream.is_for(request)
+    assert stream.is_for(StreamRequest("p", "m", agent_context={"a": [2], "b": 1}))
+    assert not stream.is_for(StreamRequest("p", "m"))
+    assert not stream.is_for(StreamRequest("q", "m", agent_context=context))
+
+
+def test_an_earlier_stream_comes_first() -> None:
+    stream = new()
+    assert not stream.is_all_to_come()
+    stream.precede([b'["ai:done",{}]'])
+    assert stream.is_all_to_come()
+    pull(stream, 1)
+    assert not stream.is_all_to_come()
+
+
+def test_who_has_all_of_it_gets_nothing() -> None:
+    stream = new()
+    add(stream, "a", "b")
+    stream.end(*ENDING)
+    stream.recover_all()
+    assert pull(stream) == []
