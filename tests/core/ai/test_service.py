@@ -1188,6 +1188,17 @@ def test_a_client_that_leaves_ends_its_episode() -> None:
     at_rest(world)
 
 
+def test_a_response_that_goes_on_behind_its_end_is_closed() -> None:
+    world, client = setting()
+    model = client.stream()
+    model.send(line(**LAST_LINE))
+    world.advance(999)
+    assert not cancelled(model)
+    world.advance(1)
+    assert cancelled(model)
+    at_rest(world)
+
+
 # -- pressure (all of it: test_pressure.py) --------------------------------------------------------
 
 
