@@ -120,6 +120,8 @@ class Law:
                 self.id_is_good = False
         elif not (self._pid_is_good if what == "pid" else self.id_is_good):
             self.refused.add(rival)
+        elif self._unconfirmed is not None and rival < self._unconfirmed:
+            self.refused.add(rival)  # it came before the one that has the session: it is late
         else:
             if self.holder is not None:
                 self.fenced.add(self.holder)

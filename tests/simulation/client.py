@@ -401,8 +401,8 @@ class Client:
             raise Violation(f"{self.who} is told another newClientId than its own")
         taken_over = previous in self._candidates
         if taken_over:
-            self.burnt += [(self.loop.now, used) for used in self._candidates]
-            self.dead_pids += [self._pids[used] for used in self._candidates if used in self._pids]
+            self.burnt.append((self.loop.now, previous))  # the others may not have been used
+            self.dead_pids += [self._pids[previous]] if previous in self._pids else []
             self._candidates.clear()
         elif previous != self.client_id:
             raise Violation(f"{self.who} is told of a session that it did not ask for")

@@ -62,6 +62,7 @@ class AiService:
         """By the connection: each session begins with new limits."""
         self._streams: dict[StreamId, tuple[AiSession, Stream]] = {}
         self._last_stream = 0
+        self._arrivals = 0
         self._shutdown_at: Millis | None = None
         # So long an ended stream is kept after its client was handed the last of it: a connection
         # that is dead may only be known to be after a heartbeat, and then its client may come back.
@@ -152,7 +153,13 @@ class AiService:
         if socket.pid_key:
             self._by_pid[socket.pid_key] = session
         socket.source = session
+        self._arrive(session)
         session.send(self._hello(session, recovered=False), now)
+
+    def _arrive(self, session: AiSession) -> None:
+        """The session has a new connection."""
+        self._arrivals += 1
+        session.arrived = self._arrivals
 
     def _recover(self, socket: Socket, auth: object, now: Millis) -> None:
         """A client is back by itself: what it lacks is made again."""
@@ -164,6 +171,7 @@ class AiService:
         self._timers.clear(Timer.SESSION_FORGET, session.public)
         self._by_socket[socket.id] = session
         socket.source = session
+        self._arrive(session)
         self._counters.resumes += 1
         hello = self._hello(session, recovered=True)
         for stream in session.recover(offset, socket, hello, now):
@@ -614,7 +622,9 @@ class AiService:
         if public is None and is_client_id(request.previous_client_id):
             self._count_guess(session, now)
         previous = self._holder(public, now)
-        if previous is None:
+        if previous is None or (previous.public != public and previous.arrived > session.arrived):
+            # The second: a request that was under way for so long that its client has come back
+            # over another connection, and is there. A retry comes over a newer one.
             raise Refusal(Code.RECONNECT_FAILED)
         cursors = request.streams or {}
         # What came over this very connection it has, but for what it names.

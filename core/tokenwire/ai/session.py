@@ -47,6 +47,7 @@ class AiSession:
         "_turns",
         "_unfinished",
         "allowance",
+        "arrived",
         "behind",
         "paused",
         "pid_key",
@@ -82,6 +83,8 @@ class AiSession:
         self.socket: Socket | None = socket
         self.socket_id = socket.id
         self.pid_key = socket.pid_key
+        self.arrived = 0
+        """The place of its connection among all that came."""
         self.streams: dict[str, Stream] = {}
         """By the client's streamId: running, or ended and within the grace period."""
         self.paused: dict[str, Stream] = {}

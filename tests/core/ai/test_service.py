@@ -1652,6 +1652,26 @@ def test_a_connection_may_ask_again_with_its_own_id_and_burns_nothing() -> None:
     assert world.server.stats().total_sessions == 1
 
 
+def test_a_request_that_arrives_when_its_client_is_elsewhere_takes_nothing() -> None:
+    world, client = setting()
+    model = client.stream()
+    client.take()
+    client.leave()
+    given_up, back = Client(world), Client(world)
+    request: Fields = {"previousClientId": client.id}
+    back.send("ai:reconnect", request)
+    given_up.send("ai:reconnect", request)  # was under way all the time
+    assert given_up.error() == ("reconnect_failed", None)
+    given_up.leave()
+    model.say("a")
+    assert text(back.take()) == "a"
+    assert not back.fenced
+    back.leave()
+    again = Client(world)
+    again.send("ai:reconnect", request)  # the answer to the first was lost
+    assert text(again.take()) == "a"
+
+
 def test_what_a_connection_got_before_it_reconnects_does_not_come_twice() -> None:
     world, client = setting()
     client.stream("old").say("a")
