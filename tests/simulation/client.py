@@ -12,7 +12,7 @@ from simulation.links import Pipe, draw_quality
 from simulation.loop import Loop, Violation
 from simulation.models import Model, Script
 from simulation.node import Node
-from simulation.settings import CERTAIN, CONFIG, REFUSALS
+from simulation.settings import CERTAIN, CONFIG, MOST_UNREAD, REFUSALS
 from simulation.shown import TERMINAL, Fields, Shown
 from simulation.transport import Mode, Transport
 
@@ -76,6 +76,8 @@ class Client:
         self._transport: Transport | None = None
         self._in_touch_at = world.loop.now
         """When it was last told anything of its session."""
+        self._pipes: list[Pipe] = []
+        """All that it ever had."""
         self._lost_pipes: list[Pipe] = []
         """Those over which the session has come that it wants back."""
         self._candidates: list[str] = []
@@ -128,6 +130,7 @@ class Client:
         pipe = self.world.node.connect(quality, f"192.0.2.{self._number + 1}")
         if not self.world.active:
             pipe.heal()
+        self._pipes.append(pipe)
         return pipe
 
     def _lost(self, transport: Transport) -> None:
@@ -508,6 +511,15 @@ class Client:
         shown = self.shown[model.script.name]
         if not model.over and shown.excused is None:
             raise Violation(f"the model of {model.script.key} waits for nothing")
+
+    def check_unread(self, model: Model) -> None:
+        """One of its models has said something. It must not say much more than is read."""
+        shown = self.shown[model.script.name]
+        unread = model.said - shown.script.ends[shown.furthest]
+        # What comes when it has let go of a connection is thrown away.
+        unread -= sum(pipe.down.passed - pipe.read for pipe in self._pipes)
+        if unread > MOST_UNREAD and not shown.asked_anew:
+            raise Violation(f"{unread} bytes of {shown.script.key} are not read, its model goes on")
 
     def check_rest(self) -> None:
         """Nothing goes wrong any more: everything that was asked for must have come."""

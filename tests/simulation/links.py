@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from simulation.loop import Loop
-from simulation.settings import LONGEST_STALL
+from simulation.settings import LONGEST_STALL, WINDOW
 from tokenwire.server import Server
 from tokenwire.types import Peer
 
@@ -33,7 +33,7 @@ def draw_quality(loop: Loop) -> Quality:
     return Quality(
         draw.choice((0, 1, 5, 20, 80)),
         draw.choice((1.5, 4, 20, 200, 200)),
-        draw.choice((700, 1_500, 4_096, 8_192)),
+        draw.choice((700, 1_500, 4_096, WINDOW)),
         draw.choice((60, 400, 1_500, 4_096)),
     )
 

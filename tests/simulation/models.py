@@ -79,14 +79,21 @@ class Script:
         self.stood_still = 0
         """For how long its model was paused, in ms."""
         self.tokens: list[str] = []
+        self.said = [0]
+        """How many bytes of text have been said after so many lines."""
+        self.ends = [0]
+        """How many bytes of text so many tokens have."""
         lines: list[bytes] = []
         for number in range(count):
             text = self._piece(number, width)
             if loop.chance(0.05):
                 lines.append(_line(""))  # no token
+                self.said.append(self.said[-1])
             self.tokens.append(text)
             lines.append(_line(text))
-        self.size = sum(len(token.encode()) for token in self.tokens)
+            self.ends.append(self.ends[-1] + len(text.encode()))
+            self.said.append(self.ends[-1])
+        self.size = self.said[-1]
         """Bytes of text."""
         self.reads = self._cut(loop, lines)
 
@@ -150,10 +157,13 @@ class Model:
         self.cancelled = False
         self.told_end = False
         """True: the server was told that there will be no more."""
+        self.said = 0
+        """How many bytes of text it has said."""
         self.over_at: int | None = None
         """When the stream was over for the server, as far as can be seen here."""
         self._node = node
         self._reads = list(reversed(script.reads))
+        self._lines = 0
         self._waiting = False
         self._paused_at = node.loop.now
         node.loop.later(script.first_after, self._begin)
@@ -191,7 +201,10 @@ class Model:
             self._waiting = True
             return
         if self._reads:
-            self._say("data", self._reads.pop())
+            data = self._reads.pop()
+            self._lines += data.count(b"\n")
+            self.said = self.script.said[self._lines]
+            self._say("data", data)
             self._go_on(self.script.pause)
         else:
             self._finish()

@@ -39,6 +39,8 @@ class Node:
         self.server = Server(CONFIG, ids=SeededIds(seed))
         self.models: dict[StreamId, Model] = {}
         self.paused: dict[StreamId, Model] = {}
+        self.on_said: Callable[[Model], None] = lambda model: None
+        """Is told when a model has said something that was taken."""
         self.stopping = False
         self.stopped = False
         self._scripts = scripts
@@ -97,6 +99,8 @@ class Node:
         stats = server.stats()
         if was_over and stats.total_tokens_streamed != tokens:
             raise Violation(f"a token is taken after the cancel: {model.script.key}")
+        if what == "data" and not was_over:
+            self.on_said(model)
         if stats.bytes_held > self._most_held:
             raise Violation(f"{stats.bytes_held} bytes are held, more than {self._most_held}")
 

@@ -22,6 +22,7 @@ CONFIG = Config(
     unconfirmed_bytes=2 * 1024,
     control_bytes=8 * 1024,
     replay_bytes=500,
+    poll_bytes=8 * 1024,
     heartbeat_interval=3_000,
     heartbeat_timeout=2_000,
     connect_timeout=5_000,
@@ -46,6 +47,10 @@ CERTAIN = CONFIG.reconnect_timeout - LONGEST_STALL - 1_000
 
 MODEL_READ = 4_096
 """The most that comes of a model's answer at once."""
+WINDOW = 8_192
+"""The most bytes that one socket takes of what its client does not read."""
+MOST_UNREAD = CONFIG.log_bytes + CONFIG.poll_bytes + WINDOW + MODEL_READ
+"""The most text that a model may say beyond what its client has: then it must be paused."""
 
 SESSIONS_HELD = 32 * 1024
 """Most of what is held beside the streams: the events of all sessions that name none."""

@@ -22,6 +22,8 @@ class Shown:
         self.script = script
         self.seq = 0
         """The last token that is shown."""
+        self.furthest = 0
+        """The last token that it ever had."""
         self.epoch: str | None = None
         """Not None: it has started."""
         self.holed = False
@@ -119,6 +121,7 @@ class Shown:
         if fields["tokenCount"] != last:
             raise Violation(f"tokenCount of {self.script.key} is not {last}")
         self.seq = last
+        self.furthest = max(self.furthest, last)
         self._back = None
 
     def _done(self, fields: Fields) -> None:
@@ -177,5 +180,6 @@ class Shown:
         if first_seq > self.seq + 1:
             self.holed = True
             self.seq = first_seq - 1
+            self.furthest = max(self.furthest, self.seq)
         else:
             self._back = first_seq

@@ -31,7 +31,7 @@ class Simulation:
         self.loop = Loop(seed)
         self.scripts: dict[str, Script] = {}
         self.active = True
-        self.node = Node(self.loop, seed, self.scripts)
+        self.node = self._node(seed)
         draw = self.loop.draw
         kinds = list(KINDS)
         self.clients = [
@@ -47,6 +47,11 @@ class Simulation:
         self.loop.later(draw.randint(500, 3_000), self._trouble)
         if self.loop.chance(0.2):
             self.loop.later(draw.randint(5_000, ACTIVE), self._shut_down)
+
+    def _node(self, seed: int) -> Node:
+        node = Node(self.loop, seed, self.scripts)
+        node.on_said = lambda model: self.clients[model.script.owner].check_unread(model)
+        return node
 
     def play(self) -> None:
         """Play it to the end.
@@ -173,7 +178,7 @@ class Simulation:
         ):
             raise Violation("the server has stopped, and a stream runs")
         self.loop.note("operator", "starts another server")
-        self.node = Node(self.loop, self.seed + 1_000_000, self.scripts)
+        self.node = self._node(self.seed + 1_000_000)
         for pipe in node.pipes():
             pipe.reset(0, 0)
 
