@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from interop.clients import HERE, require_packages
+from interop.clients import HERE, require_packages, settle
 from interop.link import Fault, Link, running_link
 from interop.scene import Scene
 from interop.test_streams import still_streams
@@ -172,7 +172,10 @@ def test_the_class_over_three_drops(ollama: ScriptedOllama) -> None:
         program.write("long")
         drops.play(link, program)
         program.wait_for("Stream completed: 20 tokens")
-        assert server.call(server.core.stats).total_sessions > 1
+        settle(
+            lambda: server.call(server.core.stats).total_sessions > 1,
+            "the class has opened no other socket",
+        )
     tokens = [line for line in program.lines if line.startswith("Token: ")]
     assert "".join(line.removeprefix("Token: ") for line in tokens) == "".join(drops.TOKENS)
     assert len(ollama.requests) == 1
