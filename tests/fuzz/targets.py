@@ -78,12 +78,12 @@ def trace(data: bytes) -> None:
 def chunked_body(data: bytes) -> None:
     def read(pieces: tuple[bytes, ...]) -> object:
         chunks = ChunkedBody(200)
-        body = b""
+        body = bytearray()
         try:
             for piece in pieces:
-                body += chunks.feed(bytearray(piece))[0]
+                chunks.feed(piece, body)
         except RemoteProtocolError as error:
-            return error.status
+            return body, error.status
         return body, chunks.done
 
     assert read(halves(data)) == read((data,))

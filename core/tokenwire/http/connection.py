@@ -179,11 +179,11 @@ class HttpConnection:
             taken = len(piece)
             self._left -= taken
             done = not self._left
+            self._body += piece
         else:
-            piece, taken = self._chunks.feed(self._unread)
+            taken = self._chunks.feed(self._unread, self._body)
             done = self._chunks.done
         del self._unread[:taken]
-        self._body += piece
         if done:
             assert self._head is not None
             self.phase = Phase.ANSWER

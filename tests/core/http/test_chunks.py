@@ -9,14 +9,12 @@ from tokenwire.http.chunks import ChunkedBody
 def test_the_framing_is_taken_off(size: int) -> None:
     data = b"5\r\nhello\r\n00000006\r\n world\r\n0\r\n\r\nGET /"
     body = ChunkedBody(11)
-    got = b""
+    got = bytearray()
     taken = 0
     for start in range(0, len(data), size):
         if body.done:
             break
-        piece, count = body.feed(bytearray(data[start : start + size]))
-        got += piece
-        taken += count
+        taken += body.feed(data[start : start + size], got)
     assert body.done
     assert got == b"hello world"
     assert data[taken:] == b"GET /"
@@ -41,7 +39,7 @@ def test_broken_framing_is_refused(data: bytes, status: int, bytewise: bool) -> 
 
     def feed() -> None:
         for start in range(0, len(data), size):
-            body.feed(bytearray(data[start : start + size]))
+            body.feed(data[start : start + size], bytearray())
 
     with pytest.raises(RemoteProtocolError) as caught:
         feed()
