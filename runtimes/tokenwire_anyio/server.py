@@ -33,7 +33,7 @@ from tokenwire.outputs import (
 )
 from tokenwire.types import ConnId, Millis, Peer, Request, Response
 
-from tokenwire_anyio.upstream import Upstreams
+from tokenwire_anyio.upstream import UpstreamClient, Upstreams
 
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 16 * 1024  # one pull; the next one shows that a slow reader has taken it
@@ -88,6 +88,7 @@ class Runtime:
         core: Server,
         *,
         upstream_url: str = "http://localhost:11434",
+        upstream_client: UpstreamClient = "auto",
         respond: Callable[[Request], Response] = _not_found,
         handle: Callable[[ProgramEvent], None] = _ignore,
         notify: Callable[[Notice], None] = _ignore,
@@ -96,6 +97,8 @@ class Runtime:
         Args:
             core: the server to run.
             upstream_url: the model server's address.
+            upstream_client: what asks it: "auto" takes a socket alone for plain HTTP, httpx else;
+                "httpx" takes that for all.
             respond: answers requests outside the protocol's path.
             handle: gets what happens in the program's own namespaces; call `core.emit` etc. in it.
             notify: gets the core's notices, for logs.
@@ -111,7 +114,7 @@ class Runtime:
         self._respond = respond
         self._handle = handle
         self._notify = notify
-        self._upstreams = Upstreams(core, upstream_url, now, self.pump)
+        self._upstreams = Upstreams(core, upstream_url, upstream_client, now, self.pump)
         self._connections: dict[ConnId, _Connection] = {}
         self._timer_moved = anyio.Event()
         self._stopped = anyio.Event()

@@ -1,29 +1,30 @@
-"""The model server, through httpx.
+"""The model server: over a socket where its address is plain HTTP, through httpx else.
 
-Rules of this file: raw bytes go to the core, which frames them. One AsyncClient a stream (httpx
-leaks pool slots when requests of one client are cancelled again and again), one SSLContext for all
-(making one costs 20 ms, a client 0.01 ms). Redirects are not followed: only the configured server
-is ever asked. There is no read timeout here: the core has the timers.
+Rules of this file: raw bytes go to the core, which frames them. Whichever way a request takes, it
+can be paused, resumed and cancelled at any time, and tells the core how it ended.
 """
 
 import asyncio
-import logging
-import socket
-import ssl
 from collections.abc import Callable
-from functools import partial
+from typing import Literal
 
 import httpx
 from tokenwire import Server
+from tokenwire.http.exchange import Exchange
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 
-_CONNECT_TIMEOUT = 10.0  # seconds
-_PROBE_TIMEOUT = 5.0  # seconds
-_PROBE_BYTES = 1024 * 1024
-_PIECE_BYTES = 16 * 1024  # of an answer, between two turns of the loop: 3 ms of the shortest lines
-# Without this the kernel takes megabytes of a paused model's text, and hides the pause.
-_SOCKET_OPTIONS = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024),)
-_log = logging.getLogger("tokenwire")
+from tokenwire_asyncio.call import Call, Limits
+from tokenwire_asyncio.via_httpx import Httpx, HttpxCall
+from tokenwire_asyncio.via_socket import SocketCall
+
+_LIMITS = Limits(
+    connect_timeout=10.0,
+    receive_buffer=64 * 1024,  # without it, the kernel takes megabytes, and hides a pause
+    piece=16 * 1024,  # 3 ms of the shortest lines
+)
+
+UpstreamClient = Literal["auto", "httpx"]
+"""What asks the model server: "auto" takes a socket alone where that is enough."""
 
 
 def _checked(url: str) -> httpx.URL:
@@ -36,22 +37,22 @@ def _checked(url: str) -> httpx.URL:
     return base
 
 
-def _log_unexpected(error: Exception) -> None:
-    """Log what is no failure of the network's; of those the core tells."""
-    if not isinstance(error, httpx.HTTPError | TimeoutError):
-        _log.error("a request to the model server failed", exc_info=error)
-
-
 class Upstreams:
     """All requests to the model server that are under way."""
 
     def __init__(
-        self, core: Server, base_url: str, now: Callable[[], Millis], pump: Callable[[], None]
+        self,
+        core: Server,
+        base_url: str,
+        client: UpstreamClient,
+        now: Callable[[], Millis],
+        pump: Callable[[], None],
     ) -> None:
         """
         Args:
             core: gets what comes back.
             base_url: the model server's address.
+            client: what asks it.
             now: the runtime's clock.
             pump: carries out what the core wants after an input.
 
@@ -59,76 +60,48 @@ class Upstreams:
             ValueError: `base_url` is no http or https address.
         """
         self._core = core
-        self._base_url = _checked(base_url)
+        self._base_url = base = _checked(base_url)
+        # A name and a password are httpx's to send.
+        self._is_plain = client == "auto" and base.scheme == "http" and not base.userinfo
+        self._httpx = Httpx(base, _LIMITS)
         self._now = now
         self._pump = pump
-        self._ssl = ssl.create_default_context()
-        self._tasks: dict[StreamId, asyncio.Task[None]] = {}
-        self._gates: dict[StreamId, asyncio.Event] = {}
+        self._buffer = memoryview(bytearray(_LIMITS.piece))
+        self._calls: dict[StreamId, Call] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
     def start(self, stream: StreamId, request: UpstreamRequest) -> None:
-        gate = self._gates[stream] = asyncio.Event()
-        gate.set()
-        task = asyncio.ensure_future(self._run(stream, request, gate))
-        self._tasks[stream] = task
-        task.add_done_callback(partial(self._done, stream))
+        make = self._by_socket if self._is_plain else self._by_httpx
+        self._calls[stream] = make(stream, request)
 
-    def _done(self, stream: StreamId, task: asyncio.Task[None]) -> None:
-        del self._tasks[stream]
-        del self._gates[stream]
+    def _by_socket(self, stream: StreamId, request: UpstreamRequest) -> Call:
+        base = self._base_url
+        exchange = Exchange(base.netloc.decode(), base.raw_path.decode().rstrip("/"), request)
+        call = SocketCall(
+            self._core, stream, exchange, self._buffer, _LIMITS, self._now, self._pump, self._ended
+        )
+        call.dial(base.host, base.port or 80)
+        return call
 
-    def pause(self, stream: StreamId) -> None:
-        if (gate := self._gates.get(stream)) is not None:
-            gate.clear()
-
-    def resume(self, stream: StreamId) -> None:
-        if (gate := self._gates.get(stream)) is not None:
-            gate.set()
-
-    def cancel(self, stream: StreamId) -> None:
-        task = self._tasks.get(stream)
-        if task is not None:
-            task.cancel()
-
-    def _client(self, read_timeout: float | None) -> httpx.AsyncClient:
-        timeout = httpx.Timeout(_CONNECT_TIMEOUT, read=read_timeout)
-        transport = httpx.AsyncHTTPTransport(verify=self._ssl, socket_options=_SOCKET_OPTIONS)
-        return httpx.AsyncClient(
-            base_url=self._base_url,
-            transport=transport,
-            timeout=timeout,
-            headers={"accept-encoding": "identity"},
+    def _by_httpx(self, stream: StreamId, request: UpstreamRequest) -> Call:
+        return HttpxCall(
+            self._core, stream, request, self._httpx, self._now, self._pump, self._ended
         )
 
-    async def _run(self, stream: StreamId, request: UpstreamRequest, gate: asyncio.Event) -> None:
-        reached = False
-        try:
-            async with (
-                self._client(None) as client,
-                client.stream(
-                    request.method,
-                    request.path,
-                    headers=[*request.headers],
-                    content=request.body,
-                ) as response,
-            ):
-                reached = True
-                self._core.upstream_answered(stream, response.status_code, self._now())
-                self._pump()
-                async for data in response.aiter_raw():
-                    for start in range(0, len(data), _PIECE_BYTES):
-                        piece = data[start : start + _PIECE_BYTES]
-                        self._core.receive_upstream(stream, piece, self._now())
-                        self._pump()
-                        await gate.wait()
-                        await asyncio.sleep(0)  # an unpaced model must not hold the loop
-        except Exception as error:
-            _log_unexpected(error)
-            self._core.upstream_failed(stream, self._now(), reached=reached)
-        else:
-            self._core.upstream_eof(stream, self._now())
-        self._pump()
+    def _ended(self, stream: StreamId) -> None:
+        del self._calls[stream]
+
+    def pause(self, stream: StreamId) -> None:
+        if (call := self._calls.get(stream)) is not None:
+            call.pause()
+
+    def resume(self, stream: StreamId) -> None:
+        if (call := self._calls.get(stream)) is not None:
+            call.resume()
+
+    def cancel(self, stream: StreamId) -> None:
+        if (call := self._calls.get(stream)) is not None:
+            call.cancel()
 
     def probe(self, request: UpstreamRequest) -> None:
         task = asyncio.ensure_future(self._probe(request))
@@ -136,27 +109,17 @@ class Upstreams:
         task.add_done_callback(self._probes.discard)
 
     async def _probe(self, request: UpstreamRequest) -> None:
-        status, body = None, b""
-        try:
-            async with (
-                asyncio.timeout(_PROBE_TIMEOUT),
-                self._client(_PROBE_TIMEOUT) as client,
-                client.stream(request.method, request.path) as response,
-            ):
-                async for data in response.aiter_bytes():
-                    body += data
-                    if len(body) > _PROBE_BYTES:
-                        break
-                status = response.status_code
-        except Exception as error:
-            _log_unexpected(error)
-            status, body = None, b""
+        status, body = await self._httpx.probe(request)
         self._core.upstream_probed(status, body, self._now())
         self._pump()
 
     async def aclose(self) -> None:
         """Close all connections to the model server."""
-        tasks = [*self._tasks.values(), *self._probes]
-        for task in tasks:
+        for task in self._probes:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        calls = list(self._calls.values())
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        for call in calls:
+            await call.gone.wait()

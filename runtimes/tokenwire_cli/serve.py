@@ -95,6 +95,7 @@ async def serve_until(
     runtime = Runtime(
         server,
         upstream_url=settings.ollama_base_url,
+        upstream_client=settings.upstream_client,
         respond=site.respond,
         notify=logs.notice,
     )

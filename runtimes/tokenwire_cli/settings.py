@@ -299,6 +299,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             parse=_url,
         ),
     ] = "http://localhost:11434"
+    upstream_client: Annotated[
+        Literal["auto", "httpx"],
+        About(
+            help="what asks the model server; auto: a socket alone for plain HTTP, httpx for the "
+            "rest; httpx: for all",
+        ),
+    ] = "auto"
     ollama_default_model: Annotated[
         str,
         About(

@@ -267,6 +267,15 @@ CASES = {
         ("5", '""', '"http://user:hunter2@localhost"', '["http://localhost"]'),
         "http or https, a host",
     ),
+    "upstream_client": Case(
+        "--upstream-client",
+        "httpx",
+        '"httpx"',
+        "httpx",
+        ("socket", "1", "auto,httpx"),
+        ("true", '"socket"', "1"),
+        "one of auto, httpx",
+    ),
     "ollama_default_model": Case(
         "--ollama-default-model",
         "hf.co/user/repo:Q4_K_M",
@@ -376,6 +385,7 @@ def test_the_defaults_are_the_contract() -> None:
         "slow_consumer_timeout": 20_000,
         "heartbeat_interval": 30_000,
         "ollama_base_url": "http://localhost:11434",
+        "upstream_client": "auto",
         "ollama_default_model": "codellama",
         "allowed_models": (),
         "stats_access": "loopback",

@@ -20,6 +20,7 @@ from runtimes.loop_thread import LIMIT, LoopThread
 from runtimes.stepped_clock import SteppedClock, SteppedLoop
 from tokenwire import Config, Server
 from tokenwire.outputs import Notice
+from tokenwire_asyncio.upstream import UpstreamClient
 
 _TURNS = 8
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class AsyncioControl:
         upstream_url: str,
         callbacks: Callbacks,
         *,
+        client: UpstreamClient = "auto",
         clock: SteppedClock | None = None,
     ) -> None:
         self.core = core
@@ -94,12 +96,16 @@ class AsyncioControl:
         self.notices: list[Notice] = []
         self._closed = False
         self._thread = LoopThread("tokenwire asyncio", SteppedLoop(clock) if clock else None)
-        self._runtime = self._thread.run(self._start(upstream_url, callbacks))
+        self._runtime = self._thread.run(self._start(upstream_url, client, callbacks))
         self.port = self._runtime.port
 
-    async def _start(self, upstream_url: str, callbacks: Callbacks) -> tokenwire_asyncio.Runtime:
-        callbacks = {"notify": self.notices.append, **callbacks}
-        runtime = tokenwire_asyncio.Runtime(self.core, upstream_url=upstream_url, **callbacks)
+    async def _start(
+        self, upstream_url: str, client: UpstreamClient, callbacks: Callbacks
+    ) -> tokenwire_asyncio.Runtime:
+        options: dict[str, Any] = {"notify": self.notices.append, **callbacks}
+        runtime = tokenwire_asyncio.Runtime(
+            self.core, upstream_url=upstream_url, upstream_client=client, **options
+        )
         await runtime.start(self.host, 0)
         return runtime
 
@@ -132,6 +138,7 @@ class AnyioControl:
         callbacks: Callbacks,
         *,
         backend: str,
+        client: UpstreamClient = "auto",
         clock: SteppedClock | None = None,
     ) -> None:
         self.core = core
@@ -140,12 +147,16 @@ class AnyioControl:
         self._ending = ExitStack()
         options = _OPTIONS[backend](clock) if clock else {}
         self._portal = self._ending.enter_context(start_blocking_portal(backend, options))
-        self._runtime = self._portal.call(self._make, upstream_url, callbacks)
+        self._runtime = self._portal.call(self._make, upstream_url, client, callbacks)
         self._running, self.port = self._portal.start_task(self._runtime.run, self.host, 0)
 
-    async def _make(self, upstream_url: str, callbacks: Callbacks) -> tokenwire_anyio.Runtime:
-        callbacks = {"notify": self.notices.append, **callbacks}
-        return tokenwire_anyio.Runtime(self.core, upstream_url=upstream_url, **callbacks)
+    async def _make(
+        self, upstream_url: str, client: UpstreamClient, callbacks: Callbacks
+    ) -> tokenwire_anyio.Runtime:
+        options: dict[str, Any] = {"notify": self.notices.append, **callbacks}
+        return tokenwire_anyio.Runtime(
+            self.core, upstream_url=upstream_url, upstream_client=client, **options
+        )
 
     def call(self, work: Callable[[], T]) -> T:
         return self._portal.call(work)
@@ -177,6 +188,12 @@ RUNTIMES: dict[str, Launch] = {
     "anyio-trio": partial(AnyioControl, backend="trio"),
 }
 
+OVER_HTTPX: dict[str, Launch] = {
+    "asyncio-httpx": partial(AsyncioControl, client="httpx"),
+    "anyio-trio-httpx": partial(AnyioControl, backend="trio", client="httpx"),
+}
+"""Runtimes that ask the model server through httpx, whatever its address."""
+
 
 @contextmanager
 def running_server(
@@ -191,10 +208,10 @@ def running_server(
     Args:
         upstream_url: where the model server is.
         config: the core's configuration.
-        runtime: a name of RUNTIMES.
+        runtime: a name of RUNTIMES or of OVER_HTTPX.
         callbacks: the program's.
     """
-    control = RUNTIMES[runtime](
+    control = (RUNTIMES | OVER_HTTPX)[runtime](
         Server(config or Config(), ids=SystemIds()), upstream_url, callbacks
     )
     try:
@@ -203,4 +220,4 @@ def running_server(
         control.close()
 
 
-__all__ = ["LIMIT", "RUNTIMES", "Control", "running_server"]
+__all__ = ["LIMIT", "OVER_HTTPX", "RUNTIMES", "Control", "running_server"]

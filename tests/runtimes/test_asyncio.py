@@ -1,7 +1,8 @@
 """The runtimes over loopback: a plain client on one side, a scripted model server on the other.
 
-Rules of this file: no test knows which runtime it runs; `RUNTIMES` names them. No sleep stands for
-an event; where nothing is to happen, the test waits for something that comes after it.
+Rules of this file: no test knows which runtime it runs, and how that asks the model server;
+`RUNTIMES` and `OVER_HTTPX` name them. No sleep stands for an event; where nothing is to happen, the
+test waits for something that comes after it.
 """
 
 import itertools
@@ -43,7 +44,7 @@ from runtimes.scripted_ollama import (
     token,
     tool_calls,
 )
-from runtimes.server_thread import LIMIT, RUNTIMES, Control, SystemIds, running_server
+from runtimes.server_thread import LIMIT, OVER_HTTPX, RUNTIMES, Control, SystemIds, running_server
 from tokenwire import Config, Server
 from tokenwire.outputs import Connected, Event
 from tokenwire.types import ConnId, Millis, Request, Response, StreamId
@@ -52,7 +53,7 @@ Serve = Callable[[Config], Control]
 SMALL_BUFFER = 4 * 1024  # of a client's socket, so that a slow reader is felt soon
 
 
-@pytest.fixture(params=list(RUNTIMES))
+@pytest.fixture(params=[*RUNTIMES, *OVER_HTTPX])
 def runtime(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -741,7 +742,7 @@ def test_shutdown_lets_an_answer_arrive(runtime: str, ollama: ScriptedOllama) ->
 def test_shutdown_lets_events_arrive(runtime: str, ollama: ScriptedOllama) -> None:
     texts = [f"{number}{'x' * 60_000}" for number in range(5)]
 
-    now = tokenwire_asyncio.now if runtime == "asyncio" else tokenwire_anyio.now
+    now = (tokenwire_anyio if runtime.startswith("anyio") else tokenwire_asyncio).now
 
     def handle(output: object) -> None:
         if isinstance(output, Connected):
@@ -776,7 +777,7 @@ def test_only_a_full_socket_is_told_as_blocked(
 
     monkeypatch.setattr(Server, "write_blocked", write_blocked)
     rounds, size = 50, 400_000
-    now = tokenwire_asyncio.now if runtime == "asyncio" else tokenwire_anyio.now
+    now = (tokenwire_anyio if runtime.startswith("anyio") else tokenwire_asyncio).now
 
     def handle(output: object) -> None:
         if isinstance(output, Event):

@@ -9,15 +9,15 @@ import statistics
 import pytest
 from runtimes.cancels import CONFIG, ENDS, STATES, cancels
 from runtimes.scripted_ollama import ScriptedOllama
-from runtimes.server_thread import RUNTIMES, running_server
+from runtimes.server_thread import OVER_HTTPX, RUNTIMES, running_server
 
-CANCELS = 7  # 105 of all states and runtimes
+CANCELS = 5  # 125 of all states and runtimes
 CLIENTS = 3
 SOON = 0.25  # seconds, for most of them
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", [*RUNTIMES, *OVER_HTTPX])
 def test_a_cancel_closes_the_models_connection_soon(
     ollama: ScriptedOllama, runtime: str, state: str
 ) -> None:
