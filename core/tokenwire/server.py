@@ -188,6 +188,7 @@ class Server(Endpoint):
         if link is None:
             return _NOTHING
         http = link.http
+        messages: list[bytes] = []
         if http.phase is Phase.ANSWER:
             response = self.response_to_send(conn, now)
             if response is not None:
@@ -195,11 +196,11 @@ class Server(Endpoint):
                 http.send_response(response)
                 self._advance(conn, link, now)
         if http.phase is Phase.UPGRADED and http.out_size < max_bytes:
-            messages: list[bytes] = []
             self.messages_to_send(conn, messages, max_bytes - http.out_size, now)
-            http.send_messages(messages)
+            if messages:
+                http.send_messages(messages)
             http.receive_early()
-            code = self.close_code(conn)
+            code = self._engine.close_code(conn)
             if code is not None:
                 http.close_websocket(code)
                 self._keep_timer(conn, link, now)
@@ -213,7 +214,17 @@ class Server(Endpoint):
             self._keep_timer(conn, link, now)
             if chunk.data and link.timer is Timer.HTTP_WRITE:  # it takes what it is sent
                 self.timers.set(Timer.HTTP_WRITE, conn, now + self.config.write_timeout)
-        self._engine.pulled(conn, len(chunk.data), now)
-        if not chunk.data and not chunk.end:
+        if not messages:  # else the engine knows
+            self._engine.pulled(conn, len(chunk.data), now)
+        if chunk.end:
+            return chunk
+        if not chunk.data:
             self.outputs.pulled_empty(conn)
+        elif (
+            http.phase is Phase.UPGRADED
+            and not http.has_output
+            and not self._engine.has_messages(conn)
+        ):
+            self.outputs.pulled_empty(conn)
+            return Chunk(chunk.data, last=True)
         return chunk

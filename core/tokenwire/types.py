@@ -48,6 +48,8 @@ class Chunk(msgspec.Struct, frozen=True):
     data: bytes
     end: bool = False
     """True: after `data` the connection is over; close the socket once `data` is written."""
+    last: bool = False
+    """True: nothing more waits. Who asks again gets nothing; the next WantWrite tells of more."""
 
 
 Headers = tuple[tuple[str, str], ...]

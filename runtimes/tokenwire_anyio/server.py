@@ -316,22 +316,26 @@ class _Connection:
             while True:
                 chunk = self._core.data_to_send(self.conn, _WRITE_BYTES, now())
                 self._runtime.pump()
-                if chunk.data:
-                    await self._send(chunk.data)
+                more = chunk.data and not chunk.last
+                if chunk.data and await self._send(chunk.data):
+                    more = True  # to ask is to say that the socket has room again
                 if chunk.end:
                     return
-                if not chunk.data:
+                if not more:
                     if self._runtime._draining:
                         return
                     break
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes) -> bool:
+        """Send all of it. Return True if the socket was full meanwhile."""
+        was_full = False
         left = memoryview(data)
         while True:
             with contextlib.suppress(BlockingIOError):
                 left = left[self._socket.send(left) :]
             if not left:
-                return
+                return was_full
+            was_full = True
             self._core.write_blocked(self.conn, now())
             self._runtime.pump()
             await anyio.wait_writable(self._socket)

@@ -320,12 +320,13 @@ class _Connection(asyncio.Protocol):
             chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
             if chunk.data:
                 self._transport.write(chunk.data)
-            if chunk.end or (self._runtime._draining and not chunk.data):
+            more = chunk.data and not chunk.last
+            if chunk.end or (self._runtime._draining and not more):
                 self._ending = True
                 # Not in a callback of the transport's own: connection_lost would run twice
                 # (CPython #156512).
                 asyncio.get_running_loop().call_soon(self._transport.close)
-            elif not chunk.data:
+            elif not more:
                 return
 
     def abort(self) -> None:

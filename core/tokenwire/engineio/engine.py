@@ -341,7 +341,17 @@ class Engine:
         session = socket.session
         if session is not None and session.ws is socket:
             session.pull(out, budget, now)
-            self.pulled(conn, len(out), now)
+            if out or session.stuck == conn:
+                session.progressed(conn, now)
+
+    def has_messages(self, conn: ConnId) -> bool:
+        """Return True if `messages_to_send` would have some."""
+        socket = self._websockets.get(conn)
+        if socket is None:
+            return False
+        session = socket.session
+        mine = session is not None and session.ws is socket and session.has_output()
+        return mine or bool(socket.control)
 
     def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
         """The socket has room, and gets so many bytes. If it was full, it has taken some before."""
