@@ -7,6 +7,7 @@ else ever changes.
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 
 _END_BYTES = array("I").itemsize
 
@@ -39,6 +40,15 @@ class TokenLog:
         """Return the text of tokens `first` to `last`, both kept and both included."""
         base = self.first_seq
         return self._text[self._ends[first - base] : self._ends[last - base + 1]].decode()
+
+    def texts(self, first: int, last: int) -> Iterator[str]:
+        """Yield the text of each of the tokens `first` to `last`, both kept and both included."""
+        text, ends, base = self._text, self._ends, self.first_seq
+        start = ends[first - base]
+        for index in range(first - base + 1, last - base + 2):
+            end = ends[index]
+            yield text[start:end].decode()
+            start = end
 
     def bytes_from(self, seq: int) -> int:
         """Return the size of the text of all tokens from `seq` on (at most one past the last)."""

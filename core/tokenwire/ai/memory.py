@@ -12,27 +12,24 @@ EVICT = 95
 class Memory:
     """A counter of bytes against a limit."""
 
-    __slots__ = ("_limit", "_starved", "held")
+    __slots__ = ("_limit", "held", "is_starved")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._starved = False
         self.held = 0
+        self.is_starved = False
+        """True from above the limit until it is below EVICT percent of it."""
 
     def add(self, size: int) -> None:
         """Count what is held more, or less."""
         self.held += size
         if self.held > self._limit:
-            self._starved = True
+            self.is_starved = True
         elif not self.is_above(EVICT):
-            self._starved = False
+            self.is_starved = False
 
     def is_above(self, percent: int) -> bool:
         return self.held * 100 > self._limit * percent
-
-    def is_starved(self) -> bool:
-        """Return True from above the limit until it is below EVICT percent of it."""
-        return self._starved
 
     def share(self, streams: int) -> int:
         """Return what each of so many streams may keep of text that was handed over, when memory

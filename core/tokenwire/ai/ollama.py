@@ -59,16 +59,12 @@ class Line(msgspec.Struct):
     error: object = None
 
     @property
-    def text(self) -> str:
-        return self.response if self.message is None else self.message.content
-
-    @property
-    def thinking_text(self) -> str:
-        return self.thinking if self.message is None else self.message.thinking
-
-    @property
-    def tool_calls(self) -> list[msgspec.Raw] | None:
-        return None if self.message is None else self.message.tool_calls
+    def said(self) -> tuple[str, str, list[msgspec.Raw] | None]:
+        """The text, the thinking, and the tool calls."""
+        message = self.message
+        if message is None:
+            return self.response, self.thinking, None
+        return message.content, message.thinking, message.tool_calls
 
 
 _line = msgspec.json.Decoder(Line).decode
@@ -82,7 +78,7 @@ def decode_line(data: bytes) -> Line:
     """
     try:
         line = _line(data)
-        if line.tool_calls:
+        if line.message is not None and line.message.tool_calls:
             data.decode()  # msgspec does not look into what it leaves raw
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError("a line of the model's stream cannot be read") from error

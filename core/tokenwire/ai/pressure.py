@@ -109,7 +109,7 @@ class Pressure:
     def _is_ahead(self, session: AiSession, stream: Stream, share: int) -> bool:
         """Return True if a paced stream has more than its share of a threshold that may not go."""
         config = self._config
-        return session.socket is not None and (
+        return (stream.pace is not None and session.socket is not None) and (
             stream.held() > config.backpressure_threshold // share
             or stream.held_bytes() > config.outbox_bytes // share
         )

@@ -370,18 +370,23 @@ class AiService:
         session, stream = self._streams[stream_id]
         log = stream.log
         before = log.last_seq
+        longest = self._config.token_chars
         for line in lines:
-            if line.thinking_text and stream.request.think and session.is_heard():
-                self._think(stream, line.thinking_text)
-            for piece in self._pieces(line.text):
-                log.append(piece.encode())
-            if line.tool_calls:
-                stream.add_tool_calls(line.tool_calls)
+            text, thinking, tool_calls = line.said
+            if thinking and stream.request.think and session.is_heard():
+                self._think(stream, thinking)
+            if len(text) > longest:
+                for piece in self._pieces(text):
+                    log.append(piece.encode())
+            elif text:
+                log.append(text.encode())
+            if tool_calls:
+                stream.add_tool_calls(tool_calls)
         if log.last_seq > before:
             self._counters.tokens += log.last_seq - before
-            stream.move(Input.TOKEN)
             if stream.first_token_at is None:
                 stream.first_token_at = now
+                stream.move(Input.TOKEN)
         if lines[-1].done:
             self._complete(session, stream, lines[-1], now)
         self._grew(session, stream, now)
@@ -516,18 +521,20 @@ class AiService:
 
     def _grew(self, session: AiSession, stream: Stream, now: Millis) -> None:
         """The stream holds more: nobody may hold too much, nor all together."""
-        starved = self._memory.is_starved()
+        starved = self._memory.is_starved
         self._count(stream, now)
-        self._evict(now)
-        if self._memory.is_starved() and not starved:
-            self._starve(now)
-        if stream.id in self._streams:  # else its own session had to go
-            self._pressure.offer(session, stream, now)
+        if self._memory.is_above(EVICT):
+            self._evict(now)
+            if self._memory.is_starved and not starved:
+                self._starve(now)
+            if stream.id not in self._streams:
+                return  # its own session had to go
+        self._pressure.offer(session, stream, now)
 
     def _starve(self, now: Millis) -> None:
         """Memory is used up: what was handed over makes room, or else all models pause."""
         self._make_room(now, running=True)
-        if self._memory.is_starved():
+        if self._memory.is_starved:
             for session, stream in list(self._streams.values()):
                 self._pressure.relieve(session, stream, now)
             self._timers.set(Timer.MEMORY, 0, now + _MEMORY_STEP)
@@ -568,9 +575,9 @@ class AiService:
 
     def _hold(self, size: int, now: Millis) -> None:
         """So much more is held, or less: then models that are paused for want of room go on."""
-        starved = self._memory.is_starved()
+        starved = self._memory.is_starved
         self._memory.add(size)
-        if starved and not self._memory.is_starved():
+        if starved and not self._memory.is_starved:
             for session in list(self._by_public.values()):
                 if session.paused:
                     self._pressure.drained(session, now)
@@ -578,14 +585,16 @@ class AiService:
     def _is_full(self, stream: Stream, now: Millis) -> bool:
         """Return True if no more of the stream can be held: its client must read first."""
         config, limit = self._config, self._config.log_bytes
-        if self._memory.is_starved():
+        if self._memory.is_starved:
             share = self._memory.share(len(self._streams))
             self._trim(stream, share, share, now)
         elif stream.log.size > limit or stream.lane_bytes > limit:
             # An eighth at once: evicting a token copies all boundaries.
             self._trim(stream, limit - limit // 8, min(config.unconfirmed_bytes, limit // 4), now)
+        else:
+            return False
         too_large = stream.log.size > limit or stream.lane_bytes > limit
-        return too_large or self._memory.is_starved()
+        return too_large or self._memory.is_starved
 
     # -- ai:cancel, ai:heartbeat -------------------------------------------------------------------
 
@@ -838,7 +847,7 @@ class AiService:
             case Timer.PRESSURE:
                 self._pressure.tell(self._by_public[str(key)], now)
             case Timer.MEMORY:
-                if self._memory.is_starved():
+                if self._memory.is_starved:
                     self._starve(now)
             case Timer.SHUTDOWN:
                 return self._shutdown_step(now)

@@ -7,7 +7,6 @@ over so far (`offset.py`): what was not received is then made again from the str
 """
 
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 from tokenwire.ai import offset as offsets
@@ -119,14 +118,14 @@ class AiSession:
 
     def waiting(self) -> int:
         """Return the number of tokens of all streams that wait."""
-        return sum(stream.waiting() for stream in self._turns)
+        return sum([stream.waiting() for stream in self._turns])
 
     def is_owed(self) -> bool:
         """Return True if there is something that the client was not handed."""
         return any(stream.has_output() for stream in self.streams.values())
 
     def unsent_bytes(self) -> int:
-        return sum(stream.unsent_bytes() for stream in self._turns)
+        return sum([stream.unsent_bytes() for stream in self._turns])
 
     def bytes_held(self) -> int:
         """Return the size of what is kept of the events that name no stream."""
@@ -185,7 +184,7 @@ class AiSession:
         if self._control is not None:
             if keep:
                 self._control.keep([body])
-            body = body[:-1] + self._offset() + b"]"
+            body = body[:-1] + self.offset() + b"]"
         if self.socket is not None:
             self.socket.send_event(body, now)
 
@@ -195,18 +194,33 @@ class AiSession:
 
     # -- connection state recovery -----------------------------------------------------------------
 
-    def _offset(self) -> bytes:
+    def offset(self) -> bytes:
+        """Return what has been handed over, as one more argument of an event."""
         assert self._control is not None
         return self._offset_at(self._control.last)
 
-    def _offset_at(self, control: int) -> bytes:
-        """Return what has been handed over, as one more argument of an event."""
+    def offset_around(self, stream: Stream) -> tuple[bytes, bytes]:
+        """Return the same in two parts: between them stands the last token of a stream."""
         assert self._control is not None
-        text = b',"%b.%d' % (self._control.offset(control), self._last_number)
-        for number, stream in self._unfinished.items():
+        before, after = self._offset_head(self._control.last), b""
+        for other in self._unfinished.values():
+            if other is stream:
+                before += after + b".%d." % stream.number
+                after = b".%d" % stream.lane_at
+            elif not other.fully_handed():
+                after += b".%d.%d.%d" % other.position
+        return before, after + b'"'
+
+    def _offset_at(self, control: int) -> bytes:
+        text = self._offset_head(control)
+        for stream in self._unfinished.values():
             if not stream.fully_handed():
-                text += b".%d.%d.%d" % (number, stream.handed_seq, stream.lane_at)
+                text += b".%d.%d.%d" % stream.position
         return text + b'"'
+
+    def _offset_head(self, control: int) -> bytes:
+        assert self._control is not None
+        return b',"%b.%d' % (self._control.offset(control), self._last_number)
 
     def parse(self, value: object) -> Offset | None:
         """Return the offset of a client, or None: what it lacks cannot be told, or is gone."""
@@ -256,13 +270,13 @@ class AiSession:
         turns = self._turns
         assert self.socket is not None
         head = self.socket.head
-        tail: Callable[[], bytes] | None = self._offset if self._control is not None else None
+        offsets = self if self._control is not None else None
         used = 0
         while turns and used < budget:
             stream = turns[0]
             if stream.turn_bytes <= 0:
                 stream.turn_bytes += _TURN_BYTES
-            size = stream.pull(out, head, min(budget - used, stream.turn_bytes), tail)
+            size = stream.pull(out, head, min(budget - used, stream.turn_bytes), offsets)
             stream.turn_bytes -= size
             used += size
             if stream.is_ready():

@@ -10,9 +10,8 @@ The state moves only along TRANSITIONS; a terminal state is left never.
 
 import enum
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -71,6 +70,18 @@ def _text_bytes(text: str) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
+class Offsets(Protocol):
+    """What every event of a client that can come back by itself says of what it was handed."""
+
+    def offset(self) -> bytes:
+        """Return what stands before the closing bracket of the event that was just counted."""
+        ...
+
+    def offset_around(self, stream: "Stream") -> tuple[bytes, bytes]:
+        """Return the same in two parts: between them stands the last token of a stream."""
+        ...
+
+
 class LaneEvent(NamedTuple):
     after: int
     """The seq after which it comes."""
@@ -97,7 +108,6 @@ class Stream:
         "_ending",
         "_fixed_bytes",
         "_lane",
-        "_lane_first",
         "_merges",
         "_plain_metadata",
         "_released",
@@ -114,6 +124,7 @@ class Stream:
         "in_turn",
         "lane_at",
         "lane_bytes",
+        "lane_end",
         "line_bytes",
         "log",
         "merged_events",
@@ -188,8 +199,8 @@ class Stream:
         self.number = 0
         """Its place among the streams of its session, in their order."""
         self._lane: deque[LaneEvent] = deque()
-        self._lane_first = 0
-        """How many events were before the first that is kept."""
+        self.lane_end = 0
+        """How many events there were in the lane."""
         self._rewound = 0
         """Who has fewer events of the lane lacks a start that is not kept any more."""
         self._cut_seq = 0
@@ -233,6 +244,7 @@ class Stream:
 
     def _put(self, event: LaneEvent) -> None:
         self._lane.append(event)
+        self.lane_end += 1
         self.lane_bytes += event.size
         self.trim_lane()
 
@@ -241,7 +253,6 @@ class Stream:
         while self.lane_bytes > self.config.lane_bytes and self._lane_first < self.lane_at:
             event = self._lane.popleft()
             self.lane_bytes -= event.size
-            self._lane_first += 1
             if event.opening:
                 self._rewound = self._lane_first
 
@@ -250,13 +261,15 @@ class Stream:
         pending = []
         while self.lane_at < self.lane_end:
             event = self._lane.pop()
+            self.lane_end -= 1
             self.lane_bytes -= event.size
             pending.append(event)
         return pending[::-1]
 
     @property
-    def lane_end(self) -> int:
-        return self._lane_first + len(self._lane)
+    def _lane_first(self) -> int:
+        """How many events were before the first that is kept."""
+        return self.lane_end - len(self._lane)
 
     def add_tool_calls(self, calls: list[msgspec.Raw]) -> None:
         """Keep tool calls for the stream's end: each whole, and only as many as there is room."""
@@ -386,6 +399,11 @@ class Stream:
         return self.next_seq - 1 - self.skipped
 
     @property
+    def position(self) -> tuple[int, int, int]:
+        """How far the client has it: its number, the last token, and how many other events."""
+        return self.number, self.handed_seq, self.lane_at
+
+    @property
     def released(self) -> int:
         """The last token that may go."""
         return self.log.last_seq if self.pace is None else min(self._released, self.log.last_seq)
@@ -446,8 +464,12 @@ class Stream:
 
     def unsent_bytes(self) -> int:
         """Return the size of what may go and was not handed over: text, and events in the lane."""
+        text = self.log.bytes_from(self.next_seq)
+        if self.pace is not None:
+            text -= self.held_bytes()
+        if self.lane_at == self.lane_end:
+            return text
         pending = islice(self._lane, self.lane_at - self._lane_first, None)
-        text = self.log.bytes_from(self.next_seq) - self.held_bytes()
         return text + sum(event.size for event in pending)
 
     def bytes_held(self) -> int:
@@ -458,7 +480,7 @@ class Stream:
         return log + log // 8 + lane + calls + self.line_bytes + self._fixed_bytes
 
     def pull(
-        self, out: list[bytes], head: bytes, budget: int, tail: Callable[[], bytes] | None = None
+        self, out: list[bytes], head: bytes, budget: int, offsets: Offsets | None = None
     ) -> int:
         """Append events to `out`, each after `head`, until `budget` bytes are reached.
 
@@ -466,13 +488,13 @@ class Stream:
             out: is filled.
             head: what stands before each.
             budget: bytes.
-            tail: returns what stands before the closing bracket of the event that was just counted
-                as handed; None: nothing.
+            offsets: for a client that can come back by itself.
 
         Returns:
             The bytes appended.
         """
         used = 0
+        released = self.released
         while used < budget:
             event = None
             if self.lane_at < self.lane_end:
@@ -480,14 +502,57 @@ class Stream:
             if event is not None and event.after < self.next_seq:
                 self.lane_at += 1
                 body = self._body(event.event)
-            elif self.next_seq <= self.released:
-                released = self.released
-                body = self._token(released if event is None else min(event.after, released))
+            elif self.next_seq <= released:
+                last = released if event is None else min(event.after, released)
+                if self._is_plain():
+                    used += self._pull_plain(out, head, budget - used, last, offsets)
+                    continue
+                body = self._token(last)
             else:
                 break
-            message = head + (body if tail is None else body[:-1] + tail() + b"]")
+            message = head + (body if offsets is None else body[:-1] + offsets.offset() + b"]")
             out.append(message)
             used += len(message)
+        return used
+
+    def _is_plain(self) -> bool:
+        """Return True if the next token goes alone, and says nothing but its text."""
+        first = self.next_seq
+        merged = self._merges and (self.pace is not None or first <= self.waiting_until)
+        return first > max(1, self.replay_until) and not merged and not self.skipped
+
+    def _pull_plain(
+        self, out: list[bytes], head: bytes, budget: int, last: int, offsets: Offsets | None
+    ) -> int:
+        """Append such tokens until `budget` bytes are reached, none after `last`."""
+        opening = head + self._token_head
+        agent = self._token_agent
+        closing = b',"metadata":%b}' % self._plain_metadata
+        before, after = (b"", b"") if offsets is None else offsets.offset_around(self)
+        closing += before
+        after += b"]"
+        used = 0
+        first = self.next_seq
+        for seq, text in enumerate(self.log.texts(first, last), first):
+            number = b"%d" % seq
+            handed = b"" if offsets is None else number
+            parts = (
+                opening,
+                json.encode(text),
+                agent,
+                number,
+                b',"seq":',
+                number,
+                closing,
+                handed,
+                after,
+            )
+            message = b"".join(parts)
+            out.append(message)
+            used += len(message)
+            if used >= budget:
+                break
+        self.next_seq = seq + 1
         return used
 
     def _body(self, event: events.Event | bytes) -> bytes:
@@ -501,7 +566,7 @@ class Stream:
         return event
 
     def _token(self, last: int) -> bytes:
-        """Return the next `ai:token`: one token, or several of those that waited."""
+        """Return the next `ai:token`: the first, or several of those that waited."""
         first = self.next_seq
         end = first
         if first <= self.replay_until:
@@ -513,17 +578,13 @@ class Stream:
         if first < last:
             end = self.log.piece_end(first, last, self.config.replay_bytes)
         self.next_seq = end + 1
-        if first - self.skipped == 1 or end > first or first <= self.replay_until or self.skipped:
-            metadata = json.encode(self._metadata(first, end))
-        else:
-            metadata = self._plain_metadata
         return b'%b%b%b%d,"seq":%d,"metadata":%b}]' % (
             self._token_head,
             json.encode(self.log.text(first, end)),
             self._token_agent,
             end,
             end,
-            metadata,
+            json.encode(self._metadata(first, end)),
         )
 
     def _metadata(self, first: int, last: int) -> events.TokenMetadata:

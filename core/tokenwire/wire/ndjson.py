@@ -27,7 +27,8 @@ class LineSplitter:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest = bytearray()
         self._rest += rest
-        if len(self._rest) > self._max_line or any(len(line) > self._max_line for line in lines):
+        longest = max(map(len, lines), default=0)
+        if max(len(self._rest), longest) > self._max_line:
             raise RemoteProtocolError("a line of the model's stream is too long")
         return [line for line in lines if line and line != b"\r"]
 

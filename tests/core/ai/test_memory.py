@@ -18,14 +18,11 @@ def test_it_says_how_bad_it_is() -> None:
 
 def test_it_is_starved_from_above_the_limit_until_there_is_room_again() -> None:
     memory = Memory(1_000)
-    memory.add(1_000)
-    assert not memory.is_starved()
-    memory.add(1)
-    assert memory.is_starved()
-    memory.add(-50)
-    assert memory.is_starved()
-    memory.add(-1)
-    assert not memory.is_starved()
+    seen: list[bool] = []
+    for size in (1_000, 1, -50, -1):
+        memory.add(size)
+        seen.append(memory.is_starved)
+    assert seen == [False, True, True, False]
 
 
 def test_streams_share_a_part_of_it() -> None:

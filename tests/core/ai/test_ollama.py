@@ -74,9 +74,7 @@ def test_what_is_given_is_passed_on(
     ],
 )
 def test_a_line_has_text_and_thinking(line: bytes, text: str, thinking: str) -> None:
-    decoded = ollama.decode_line(line)
-    assert (decoded.text, decoded.thinking_text) == (text, thinking)
-    assert not decoded.tool_calls
+    assert ollama.decode_line(line).said == (text, thinking, None)
 
 
 def test_the_final_lines_counts_are_zero_where_they_are_left_out() -> None:
@@ -95,8 +93,8 @@ def test_the_final_lines_counts_are_zero_where_they_are_left_out() -> None:
 )
 def test_tool_calls_are_kept_raw(calls: bytes, kept: list[bytes] | None) -> None:
     line = ollama.decode_line(b'{"message":{"content":"","tool_calls":%b},"done":false}' % calls)
-    found = None if line.tool_calls is None else [bytes(call) for call in line.tool_calls]
-    assert found == kept
+    _, _, found = line.said
+    assert (None if found is None else [bytes(call) for call in found]) == kept
 
 
 @pytest.mark.parametrize(

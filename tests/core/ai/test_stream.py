@@ -4,6 +4,8 @@ Rules of this file: a client reads what `pull` gives, as `Reader` does; the stat
 it with the text that was appended, whatever happens between.
 """
 
+import json
+
 import msgspec
 import pytest
 from core.ai.client import Said, metadata, read
@@ -23,10 +25,10 @@ ENDING = (events.StreamComplete("s", "Tester", "test", 0.5, COMPLETE), events.Do
 ROUTE = Route("Tester", "test", 0.5, None, (Candidate("Debugger", "debug", 0.25),), ("word: x",))
 
 
-def new(**changes: object) -> Stream:
+def new(*, name: str = "s", model: str = "m", **changes: object) -> Stream:
     config = Config(**{"replay_bytes": 6, **changes})  # type: ignore[arg-type]
-    request = StreamRequest("p", "m")
-    return Stream(StreamId(1), "s", "e", request, ROUTE, config, Millis(0))
+    request = StreamRequest("p", model)
+    return Stream(StreamId(1), name, "e", request, ROUTE, config, Millis(0))
 
 
 def add(stream: Stream, *tokens: str) -> None:
@@ -602,12 +604,55 @@ def test_a_client_is_taken_back_to_any_numbers_that_it_had() -> None:
     assert not stream.knows(0, 5)
 
 
-def test_the_tail_stands_before_the_bracket_of_each_event() -> None:
+class Positions:
+    """Says of one stream how far it is (`stream.Offsets`)."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def offset(self) -> bytes:
+        return b',"%%%d.%d"' % (self._stream.handed_seq, self._stream.lane_at)
+
+    def offset_around(self, stream: Stream) -> tuple[bytes, bytes]:
+        return b',"%', b'.%d"' % stream.lane_at
+
+
+def test_the_offset_stands_before_the_bracket_of_each_event() -> None:
     stream = new()
-    add(stream, "a")
+    add(stream, "a", "b", "c%d")
     out: list[bytes] = []
-    stream.pull(out, b"", ALL, lambda: b',"%d.%d"' % (stream.next_seq - 1, stream.lane_at))
-    assert [message.rpartition(b",")[2] for message in out] == [b'"0.1"]', b'"1.1"]']
+    stream.pull(out, b"%", ALL, Positions(stream))
+    tails = [message.rpartition(b",")[2] for message in out]
+    assert tails == [b'"%0.1"]', b'"%1.1"]', b'"%2.1"]', b'"%3.1"]']
+    assert [message[:1] for message in out] == [b"%"] * 4
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+def test_a_pull_ends_with_the_token_that_reaches_the_budget(offsets: bool) -> None:
+    stream = new()
+    add(stream, *"abcdefgh")
+    positions = Positions(stream) if offsets else None
+    whole: list[bytes] = []
+    stream.pull(whole, b"", ALL, positions)
+    stream.rewind(3)
+    stream.replay_until = 0  # as if they had just come
+    out: list[bytes] = []
+    used = stream.pull(out, b"", 2 * len(whole[4]), positions)
+    assert out == whole[4:6]
+    assert used == len(whole[4]) + len(whole[5])
+    assert stream.handed_seq == 5
+    stream.pull(out, b"", ALL, positions)
+    assert out == whole[4:]
+
+
+def test_a_name_and_a_model_may_hold_what_a_form_would_read() -> None:
+    stream = new(name="100%d", model="%b%%")
+    add(stream, "a", "b")
+    out: list[bytes] = []
+    stream.pull(out, b"", ALL)
+    name, data = json.loads(out[-1])
+    assert (name, data["streamId"], data["data"]) == ("ai:token", "100%d", "b")
+    assert data["metadata"] == {"model": "%b%%"}
 
 
 def test_a_replay_that_was_asked_for_and_not_seen_is_begun_again() -> None:

@@ -53,7 +53,7 @@ class Rig:
     def upstream_lines(self, stream: StreamId, lines: list[ollama.Line], now: Millis) -> None:
         assert stream == S
         assert lines
-        self.lines += [line.text + "." * bool(line.done) for line in lines]
+        self.lines += [line.said[0] + "." * bool(line.done) for line in lines]
         assert not any(line.done for line in lines[:-1])
         if self.on_lines is not None:
             self.on_lines()
