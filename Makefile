@@ -9,7 +9,7 @@ NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CUTS := tests/core/ai/test_cuts.py
 CORE_TESTS := tests/core --ignore=$(CUTS)
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors $(CUTS)
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
@@ -70,6 +70,10 @@ test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
 	cd tests && ../$(BIN)/python -m load.run $(ARGS)
+
+.PHONY: record-cost
+record-cost: $(VENV)/.test ## Record what a token costs the core, which `make test` then holds it to.
+	cd tests && ../$(BIN)/python -m cost.gate
 
 .PHONY: test-cuts
 test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
