@@ -13,7 +13,8 @@ PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
-# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make atheris`.
+# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
+# `make atheris`.
 INPUTS := 5000000
 ATTEMPTS := 1000000
 RACES := 10000
@@ -23,6 +24,7 @@ SEED := 1
 JOBS := 1
 TARGET := wire.json
 RUNS := 100000
+MINUTES := 10
 
 .DEFAULT_GOAL := help
 
@@ -70,6 +72,10 @@ test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
 	cd tests && ../$(BIN)/python -m load.run $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.test ## Play mixed load for ten minutes and see that nothing is left of it (MINUTES).
+	@cd tests && exec ../$(BIN)/python -m load.soak --minutes $(MINUTES)
 
 .PHONY: record-cost
 record-cost: $(VENV)/.test ## Record what a token costs the core, which `make test` then holds it to.
