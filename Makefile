@@ -77,6 +77,10 @@ load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS=
 soak: $(VENV)/.test ## Play mixed load for ten minutes and see that nothing is left of it (MINUTES).
 	@cd tests && exec ../$(BIN)/python -m load.soak --minutes $(MINUTES)
 
+.PHONY: bench-core
+bench-core: $(VENV)/.bench-core ## Time each codec and a token on its way through the core (ARGS="--fast").
+	PYTHONPATH=tests $(BIN)/python benchmarks/core/run.py --inherit-environ PYTHONPATH --quiet $(ARGS)
+
 .PHONY: record-cost
 record-cost: $(VENV)/.test ## Record what a token costs the core, which `make test` then holds it to.
 	cd tests && ../$(BIN)/python -m cost.gate
@@ -143,6 +147,10 @@ $(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench-core: benchmarks/core/requirements.txt $(VENV)/.test
+	$(PIP) install --quiet -c requirements/constraints.txt -r benchmarks/core/requirements.txt
 	@touch $@
 
 $(VENV)/.atheris: $(VENV)/.test
