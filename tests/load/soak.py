@@ -118,7 +118,7 @@ def start(socket: ClientSocket, work: Workload, streams: int = 1) -> Screen:
     return Screen(work, streams)
 
 
-async def show_next(socket: ClientSocket, screen: Screen) -> Event:
+async def show_next(socket: ClientSocket, screen: Screen) -> None:
     """Show the next event. A connection that is lost is a fault."""
     event = await anext(socket)
     if not isinstance(event, Event):
@@ -126,7 +126,6 @@ async def show_next(socket: ClientSocket, screen: Screen) -> Event:
     data = event.args[0]
     assert isinstance(data, dict)
     screen.show(event.name, data)
-    return event
 
 
 # -- the clients -----------------------------------------------------------------------------------
@@ -255,8 +254,17 @@ class Soak:
         self._server = server
         self._link = link
         self._started = time.monotonic()
-        self._descriptors = server.descriptors()
+        self._descriptors = 0
+        """How many the server has when nobody is there."""
         self.samples: list[Sample] = []
+
+    async def begin(self) -> None:
+        """Look what the server has before anybody comes, but for a connection that comes and goes:
+        to the model server, of which it keeps none, or our own."""
+        self._descriptors = self._server.descriptors()
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+            self._descriptors = min(self._descriptors, self._server.descriptors())
 
     def _clients(self) -> list[Callable[[], Awaitable[None]]]:
         url, cut = self._url, f"http://127.0.0.1:{self._link.port}/ai"
@@ -366,6 +374,7 @@ async def soak(seconds: float, tell: Callable[[str], None] = print) -> list[Samp
             server = ServerProcess(started.pid, started.port)
             link = stack.enter_context(running_link(server.host, server.port))
             played = Soak(started.url, server, link)
+            await played.begin()
             until = time.monotonic() + seconds
             while not played.samples or time.monotonic() < until:
                 tell(await played.round())
