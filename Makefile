@@ -9,11 +9,12 @@ NPM_DIR := tests/interop
 NPM_READY := $(NPM_DIR)/node_modules/.ready
 CUTS := tests/core/ai/test_cuts.py
 CORE_TESTS := tests/core --ignore=$(CUTS)
-PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors $(CUTS)
+PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
-# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make atheris`.
+# Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
+# `make atheris`.
 INPUTS := 5000000
 ATTEMPTS := 1000000
 RACES := 10000
@@ -23,6 +24,7 @@ SEED := 1
 JOBS := 1
 TARGET := wire.json
 RUNS := 100000
+MINUTES := 10
 
 .DEFAULT_GOAL := help
 
@@ -70,6 +72,18 @@ test-long: $(VENV)/.test ## Play vectors, upgrades and AI sessions cut at every 
 .PHONY: load
 load: $(VENV)/.test ## Play many clients of our own and say what they saw (ARGS="--clients 100").
 	cd tests && ../$(BIN)/python -m load.run $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.test ## Play mixed load for ten minutes and see that nothing is left of it (MINUTES).
+	@cd tests && exec ../$(BIN)/python -m load.soak --minutes $(MINUTES)
+
+.PHONY: bench-core
+bench-core: $(VENV)/.bench-core ## Time each codec and a token on its way through the core (ARGS="--fast").
+	PYTHONPATH=tests $(BIN)/python benchmarks/core/run.py --inherit-environ PYTHONPATH --quiet $(ARGS)
+
+.PHONY: record-cost
+record-cost: $(VENV)/.test ## Record what a token costs the core, which `make test` then holds it to.
+	cd tests && ../$(BIN)/python -m cost.gate
 
 .PHONY: test-cuts
 test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
@@ -133,6 +147,10 @@ $(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench-core: benchmarks/core/requirements.txt $(VENV)/.test
+	$(PIP) install --quiet -c requirements/constraints.txt -r benchmarks/core/requirements.txt
 	@touch $@
 
 $(VENV)/.atheris: $(VENV)/.test

@@ -48,18 +48,24 @@ async def serve(port: int) -> asyncio.Server:
 
 
 async def _connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            size = re.search(r"(?i)content-length: *(\d+)", head)
-            body = await reader.readexactly(int(size[1]) if size else 0)
-            if head.startswith("POST /api/chat"):
-                message = msgspec.json.decode(body)["messages"][-1]
-                await _stream(writer, parse(message["content"]))
-            else:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(_TAGS) + _TAGS)
-            await writer.drain()
-    writer.close()
+    try:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await _answer(reader, writer)
+    finally:
+        writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    size = re.search(r"(?i)content-length: *(\d+)", head)
+    body = await reader.readexactly(int(size[1]) if size else 0)
+    if head.startswith("POST /api/chat"):
+        message = msgspec.json.decode(body)["messages"][-1]
+        await _stream(writer, parse(message["content"]))
+    else:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(_TAGS) + _TAGS)
+    await writer.drain()
 
 
 async def _stream(writer: asyncio.StreamWriter, work: Workload) -> None:

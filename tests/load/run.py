@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import IO, NamedTuple
 
 import msgspec
 from load import model
 from load.model import Workload
 from tokenwire.client import ConnectError, Event
 from tokenwire.client.config import Transport
+from tokenwire.client.url import parse as parse_url
 from tokenwire_asyncio.client import connect
 
 _AT_ONCE = 50  # clients that connect at the same time
@@ -115,23 +117,39 @@ def _at(values: list[float], percent: int) -> float:
     return values[(len(values) - 1) * percent // 100] if values else 0
 
 
+class Started(NamedTuple):
+    """A server in a process of its own."""
+
+    url: str
+    """Of its namespace."""
+    port: int
+    pid: int
+
+
 @asynccontextmanager
-async def server() -> AsyncIterator[str]:
-    """Start a model server, and a server before it in a process of its own; yield its URL."""
+async def server(*arguments: str, log: IO[bytes] | None = None) -> AsyncIterator[Started]:
+    """Start a model server, and a server before it.
+
+    Args:
+        arguments: more of them, for `tokenwire serve`.
+        log: gets what the server logs; None: nobody.
+    """
     models = await model.serve(0)
     address = f"http://127.0.0.1:{models.sockets[0].getsockname()[1]}"
-    arguments = ("serve", "--port", "0", "--ollama-base-url", address)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tokenwire_cli", *arguments, "--ollama-default-model", model.NAME),
+        *(sys.executable, "-m", "tokenwire_cli", "serve", "--port", "0"),
+        *("--ollama-base-url", address, "--ollama-default-model", model.NAME),
+        *arguments,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=log or asyncio.subprocess.DEVNULL,
     )
     try:
         assert process.stdout is not None
         async for line in process.stdout:
             _, found, url = line.decode().strip().partition(_READY)
             if found:
-                yield url.replace("ws://", "http://")
+                url = url.replace("ws://", "http://")
+                yield Started(url, parse_url(url).port, process.pid)
                 break
     finally:
         if process.returncode is None:
@@ -147,9 +165,9 @@ async def _main(options: argparse.Namespace) -> int:
     if options.url:
         seen = await run(options.url, work, options.clients, transports)
     else:
-        async with server() as url:
+        async with server() as local:
             started = time.perf_counter()
-            seen = await run(url, work, options.clients, transports)
+            seen = await run(local.url, work, options.clients, transports)
     print("\n".join(report(seen, time.perf_counter() - started)))
     return int(any(one.fault is not None for one in seen))
 

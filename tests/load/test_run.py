@@ -13,8 +13,8 @@ from tokenwire.client.config import Transport
 @pytest.mark.parametrize("transport", get_args(Transport))
 def test_every_stream_is_whole(transport: Transport) -> None:
     async def play() -> list[Seen]:
-        async with run.server() as url:
-            return await run.run(url, Workload(50, 0, 7), 4, (transport,))
+        async with run.server() as server:
+            return await run.run(server.url, Workload(50, 0, 7), 4, (transport,))
 
     seen = asyncio.run(play())
     assert [(one.fault, one.tokens, len(one.waits)) for one in seen] == [(None, 50, 50)] * 4

@@ -21,14 +21,18 @@ class ServerProcess:
     def __init__(self, pid: int, port: int) -> None:
         self.host = "127.0.0.1"
         self.port = port
-        self._status = Path(f"/proc/{pid}/status")
+        self._folder = Path(f"/proc/{pid}")
 
     def resident(self) -> int:
         """Return the bytes of memory that it has now."""
-        for line in self._status.read_text().splitlines():
+        for line in (self._folder / "status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("the server has ended")
+
+    def descriptors(self) -> int:
+        """Return how many files and sockets it has open now."""
+        return sum(1 for _ in (self._folder / "fd").iterdir())
 
 
 @contextmanager

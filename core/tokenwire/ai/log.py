@@ -2,7 +2,8 @@
 
 Rules of this file: the text is UTF-8 in one buffer, the end of each token a number in an array; a
 token is a slice. Tokens are numbered from 1. The oldest can be evicted, the newest cut off; nothing
-else ever changes.
+else ever changes. What is evicted is cut off both; the numbers behind it count on from where they
+did, so that none of them has to be made anew.
 """
 
 from array import array
@@ -10,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 _END_BYTES = array("I").itemsize
+_FAR = 16 * 1024 * 1024  # where the numbers begin anew: they have 32 bits
 
 
 class TokenLog:
@@ -19,7 +21,8 @@ class TokenLog:
 
     def __init__(self) -> None:
         self._text = bytearray()
-        self._ends = array("I", (0,))  # _ends[i]: where the token before index i ends
+        self._ends = array("I", (0,))
+        """`_ends[i]`: where the token before index i ends; the text begins at `_ends[0]`."""
         self.first_seq = 1
         """The oldest token that is kept."""
         self.last_seq = 0
@@ -33,13 +36,14 @@ class TokenLog:
     def append(self, piece: bytes) -> None:
         """Append one token: its UTF-8 text, not empty."""
         self._text += piece
-        self._ends.append(len(self._text))
+        self._ends.append(self._ends[-1] + len(piece))
         self.last_seq += 1
 
     def text(self, first: int, last: int) -> str:
         """Return the text of tokens `first` to `last`, both kept and both included."""
-        base = self.first_seq
-        return self._text[self._ends[first - base] : self._ends[last - base + 1]].decode()
+        base, start = self.first_seq, self._ends[0]
+        text = self._text[self._ends[first - base] - start : self._ends[last - base + 1] - start]
+        return text.decode()
 
     def texts(self, first: int, last: int) -> Iterator[str]:
         """Yield the text of each of the tokens `first` to `last`, both kept and both included."""
@@ -52,7 +56,7 @@ class TokenLog:
 
     def bytes_from(self, seq: int) -> int:
         """Return the size of the text of all tokens from `seq` on (at most one past the last)."""
-        return len(self._text) - self._ends[seq - self.first_seq]
+        return self._ends[-1] - self._ends[seq - self.first_seq]
 
     def piece_end(self, first: int, last: int, max_bytes: int) -> int:
         """Return the last token of a piece: at most `max_bytes`, at least one token."""
@@ -70,7 +74,7 @@ class TokenLog:
     def cut_after(self, seq: int) -> None:
         """Drop all tokens after `seq` (at least one before the first kept)."""
         index = seq - self.first_seq + 1
-        del self._text[self._ends[index] :]
+        del self._text[self._ends[index] - self._ends[0] :]
         del self._ends[index + 1 :]
         self.last_seq = seq
 
@@ -79,18 +83,20 @@ class TokenLog:
         count = seq - self.first_seq
         if count <= 0:
             return
-        cut = self._ends[count]
-        del self._text[:cut]
-        self._ends = array("I", [end - cut for end in self._ends[count:]])
+        del self._text[: self._ends[count] - self._ends[0]]
+        del self._ends[:count]
         self.first_seq = seq
+        start = self._ends[0]
+        if start > _FAR:
+            self._ends = array("I", [end - start for end in self._ends])
 
     def evict_to(self, size: int, before: int) -> None:
         """Drop the oldest tokens until at most `size` bytes are held, none from `before` on."""
         seq = self.first_seq
         if self.size <= size or seq >= before:
             return
-        excess = self.size - size
         base = self.first_seq
+        excess = self.size - size + self._ends[0]
         low, high = base, before
         while low < high:  # the first token that can stay
             middle = (low + high) // 2

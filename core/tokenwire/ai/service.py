@@ -589,7 +589,7 @@ class AiService:
             share = self._memory.share(len(self._streams))
             self._trim(stream, share, share, now)
         elif stream.log.size > limit or stream.lane_bytes > limit:
-            # An eighth at once: evicting a token copies all boundaries.
+            # An eighth at once: evicting a token moves all boundaries.
             self._trim(stream, limit - limit // 8, min(config.unconfirmed_bytes, limit // 4), now)
         else:
             return False

@@ -4,6 +4,7 @@ Rules of this file: the model is a list of the tokens' texts and the number of t
 """
 
 import pytest
+from cost.counts import measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -92,6 +93,26 @@ def test_evicting_to_a_size_drops_the_oldest_and_no_more(
     log = filled("aa", "bb", "cc")
     log.evict_to(size, before)
     assert log.first_seq == first
+
+
+def test_a_log_goes_on_however_much_was_evicted() -> None:
+    log, piece = TokenLog(), bytes(1024 * 1024)
+    for _ in range(4_200):  # more than 32 bits can count
+        log.append(piece)
+        log.evict_before(log.last_seq)
+    log.append(b"end")
+    assert (log.first_seq, log.last_seq, log.bytes_from(4_201)) == (4_200, 4_201, 3)
+    assert log.text(4_200, 4_201) == piece.decode() + "end"
+    log.cut_after(4_200)
+    log.append(b"other")
+    assert log.text(4_201, 4_201) == "other"
+
+
+def test_evicting_is_no_work_for_what_stays() -> None:
+    log = filled(*[" token"] * 100_000)
+    cost = measure(lambda: log.evict_to(log.size - 10_000, log.last_seq), 5, apart=__file__)
+    assert cost.lines < 200
+    assert cost.memory < 2_000
 
 
 class Against(RuleBasedStateMachine):
