@@ -48,9 +48,10 @@ class TokenLog:
     def texts(self, first: int, last: int) -> Iterator[str]:
         """Yield the text of each of the tokens `first` to `last`, both kept and both included."""
         text, ends, base = self._text, self._ends, self.first_seq
-        start = ends[first - base]
+        origin = ends[0]
+        start = ends[first - base] - origin
         for index in range(first - base + 1, last - base + 2):
-            end = ends[index]
+            end = ends[index] - origin
             yield text[start:end].decode()
             start = end
 
@@ -88,7 +89,7 @@ class TokenLog:
         self.first_seq = seq
         start = self._ends[0]
         if start > _FAR:
-            self._ends = array("I", [end - start for end in self._ends])
+            self._ends = array("I", (end - start for end in self._ends))
 
     def evict_to(self, size: int, before: int) -> None:
         """Drop the oldest tokens until at most `size` bytes are held, none from `before` on."""

@@ -141,6 +141,7 @@ class Against(RuleBasedStateMachine):
     def text(self, data: st.DataObject) -> None:
         first, last = self.pair(data)
         assert self.log.text(first, last) == "".join(self.kept(first, last))
+        assert list(self.log.texts(first, last)) == self.kept(first, last)
 
     @precondition(lambda self: self.evicted < len(self.tokens))
     @rule(data=st.data(), room=st.integers(0, 60))
