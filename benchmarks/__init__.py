@@ -1,0 +1,1 @@
+"""The benchmarks: tokenwire and other Socket.IO servers at the same work, by one load generator."""
