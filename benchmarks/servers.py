@@ -36,6 +36,7 @@ class Server(Struct, frozen=True):
     versions: Callable[[], dict[str, str]]
     program: Path
     """What has to be there."""
+    polling: bool = True
 
     def is_installed(self) -> bool:
         return self.program.exists()
@@ -136,6 +137,7 @@ SERVERS = {
             lambda model: [str(PROGRAMS / "forward"), "--model", model],
             lambda: {},
             PROGRAMS / "forward",
+            polling=False,
         ),
     )
 }

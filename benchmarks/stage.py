@@ -70,8 +70,6 @@ class Seen(Struct, kw_only=True):
     model_cpu_ns: int = 0
     foreign_cpu: float = 0.0
     """Share of both cores that other processes took, at least."""
-    closed: dict[int, int] = {}
-    """Client and the instant at which the model saw its stream's connection closed."""
 
 
 class Stage:
@@ -117,9 +115,12 @@ class Stage:
         seen.model_cpu_ns = self.model.cpu() - models_cpu
         own = (seen.server_cpu_ns + seen.load_cpu_ns + seen.model_cpu_ns) / 1e9
         seen.foreign_cpu = max(0.0, _busy() - busy - own) / (2 * seen.ns / 1e9)
-        for id_, instant in re.findall(r"closed (\d+) (\d+)", self.model.log.read_text()):
-            seen.closed[int(id_)] = int(instant)
         return seen
+
+    def closes(self) -> dict[int, int]:
+        """Return when the model saw which client's stream closed before its end, in nanoseconds."""
+        found = re.findall(r"closed (\d+) (\d+) \d+\n", self.model.log.read_text())
+        return {int(client): int(instant) for client, instant in found}
 
 
 def _busy() -> float:

@@ -31,7 +31,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define READ_BYTES (1024 * 1024)
+#define READ_BYTES (8 * 1024 * 1024)
 #define EVENTS 512
 #define MARKS 10     /* readings of the server's CPU time, evenly over all tokens */
 #define TICK 1000000 /* nanoseconds between two looks at what is due */
@@ -232,21 +232,13 @@ static void send_post(struct client *c)
     buffer_free(&c->outbox);
 }
 
-/* Send an Engine.IO packet. A mask of zeros leaves a frame as it is (RFC 6455 5.3). */
-static void send_packet(struct client *c, const char *packet)
+/* Send a frame. A mask of zeros leaves it as it is (RFC 6455 5.3). */
+static void send_frame(struct client *c, unsigned char kind, const char *payload, size_t length)
 {
-    size_t length = strlen(packet);
     char frame[4096], *to = frame;
-    if (option.polling) {
-        if (c->outbox.end > c->outbox.start)
-            buffer_add(&c->outbox, "\x1e", 1);
-        buffer_add(&c->outbox, packet, length);
-        send_post(c);
-        return;
-    }
     if (length > sizeof frame - 8)
-        die(1, "a packet of %zu bytes is too long", length);
-    *to++ = (char)0x81;
+        die(1, "a frame of %zu bytes is too long", length);
+    *to++ = (char)kind;
     if (length < 126) {
         *to++ = (char)(0x80 | length);
     } else {
@@ -255,8 +247,22 @@ static void send_packet(struct client *c, const char *packet)
         *to++ = (char)length;
     }
     to = PUT(to, "\0\0\0\0");
-    to = put_text(to, packet, length);
+    to = put_text(to, payload, length);
     send_all(&c->main, frame, (size_t)(to - frame));
+}
+
+/* Send an Engine.IO packet. */
+static void send_packet(struct client *c, const char *packet)
+{
+    size_t length = strlen(packet);
+    if (option.polling) {
+        if (c->outbox.end > c->outbox.start)
+            buffer_add(&c->outbox, "\x1e", 1);
+        buffer_add(&c->outbox, packet, length);
+        send_post(c);
+        return;
+    }
+    send_frame(c, 0x81, packet, length);
 }
 
 static void begin(struct client *c)
@@ -349,8 +355,9 @@ static void take_tokens(struct client *c, const char *event, size_t length, uint
         die(REFUSED, "client %u: a token before the start", c->id);
     if (total && mark < MARKS && tokens >= total / MARKS * mark)
         set_mark(now);
-    if (option.cancel_after && !c->cancel_at && c->tokens >= option.cancel_after)
-        /* Not in step with the tokens: a person is not. */
+    /* Streams that run at once are cancelled one after the other, not in step with their tokens. */
+    uint64_t after = option.cancel_after + (option.serial ? 0 : c->id);
+    if (option.cancel_after && !c->cancel_at && c->tokens >= after)
         c->cancel_at = now + (uint64_t)(c->id * 7919 % 2000) * (SECOND / 100000);
     if (option.stall && !c->id && stall == FLOWING) {
         stall = STALLED;
@@ -454,6 +461,8 @@ static size_t take_frames(struct client *c, char *bytes, size_t count, uint64_t 
         packet[length] = 0;
         if (frame[0] == 0x81)
             on_packet(c, packet, length, now);
+        else if (frame[0] == 0x89)
+            send_frame(c, 0x8a, packet, length);
         else if (frame[0] == 0x88)
             die(REFUSED, "client %u: the server closes the WebSocket: %.100s", c->id,
                 length > 2 ? packet + 2 : "");
@@ -465,8 +474,9 @@ static size_t take_frames(struct client *c, char *bytes, size_t count, uint64_t 
     return taken;
 }
 
-/* Take the chunks of an answer together, in place. Return the bytes taken; 0: it is not whole. */
-static size_t take_chunks(char *bytes, size_t count, size_t *body)
+/* Go over the chunks of an answer, and move their bytes together if `moving`. Return the bytes that
+ * the chunks take; 0: they are not all here. */
+static size_t go_over_chunks(char *bytes, size_t count, size_t *body, bool moving)
 {
     size_t at = 0;
     *body = 0;
@@ -478,7 +488,8 @@ static size_t take_chunks(char *bytes, size_t count, size_t *body)
         at = (size_t)(line - bytes) + 2;
         if (count < at + length + 2)
             return 0;
-        memmove(bytes + *body, bytes + at, length);
+        if (moving)
+            memmove(bytes + *body, bytes + at, length);
         *body += length;
         at += length + 2;
         if (!length)
@@ -499,8 +510,10 @@ static size_t take_answer(struct link *link, char *bytes, size_t count, uint64_t
         length = taken = strtoul(field + sizeof("content-length:") - 1, NULL, 10);
         if (there < length)
             return 0;
-    } else if (!(taken = take_chunks(body, there, &length))) {
-        return 0;
+    } else {
+        if (!go_over_chunks(body, there, &length, false))
+            return 0;
+        taken = go_over_chunks(body, there, &length, true);
     }
     if (strncmp(bytes, "HTTP/1.1 200", 12))
         die(REFUSED, "client %u: %.*s: %.*s", c->id, (int)strcspn(bytes, "\r"), bytes, (int)length,
