@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ QUICK = ("W1", "W2", "W3a", "W3b", "W6a", "W6b", "W7", "W8")
 _BUSY = 0.1  # of both cores, by other processes: then a figure is doubtful
 
 
-def _names(known: dict[str, object]) -> object:
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         names = text.split(",")
         if unknown := [name for name in names if name not in known]:
@@ -60,13 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workloads",
-        type=_names(dict(WORKLOADS)),
+        type=_names(WORKLOADS),
         metavar="W1,W2",
         help="which [all]",
     )
     parser.add_argument(
         "--servers",
-        type=_names(dict(SERVERS)),
+        type=_names(SERVERS),
         metavar="A,B",
         help="which [all that are installed]",
     )

@@ -1,8 +1,8 @@
 """The processes of a measurement: each on one core, with a log, and gone when it is over.
 
 Rules of this file: a child has a session of its own, so that a Ctrl-C reaches the harness alone;
-`native/pin.c` lets the kernel end it if the harness is killed. A child that does not start, or ends,
-is an error that shows the last lines of its log.
+`native/pin.c` lets the kernel end it if the harness is killed. One that does not start is an error
+that shows the last lines of its log.
 """
 
 import os
@@ -10,8 +10,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -64,25 +64,18 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return ChildError("\n".join([f"{self.name} {what}", *(f"    {line}" for line in lines)]))
 
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
     def cpu(self) -> int:
         """Return the time that its first thread has been on a core, in nanoseconds."""
         return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])
 
-    def stop(self) -> None:
-        """End it and what it has started."""
+    def stop(self, limit: float) -> None:
+        """End it and what it has started; after so many seconds by force."""
         if self._process.poll() is None:
             self._process.terminate()
-            try:
-                self._process.wait(_STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(limit)
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
 
@@ -92,7 +85,8 @@ def child(
     command: Sequence[str],
     core: int,
     folder: Path,
-    environment: Mapping[str, str] | None = None,
+    *,
+    stop_limit: float = _STOP_LIMIT,
 ) -> Iterator[Child]:
     """Run a command on a core; its output goes to a file in the folder.
 
@@ -107,11 +101,10 @@ def child(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
     running = Child(name, process, log)
     try:
         yield running
     finally:
-        running.stop()
+        running.stop(stop_limit)

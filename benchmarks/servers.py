@@ -77,7 +77,9 @@ def _python(script: str) -> Callable[[str], list[str]]:
 
 def _python_versions(*packages: str) -> Callable[[], dict[str, str]]:
     def read() -> dict[str, str]:
-        code = "import sys; from importlib.metadata import version as v; print(*map(v, sys.argv[1:]))"
+        code = (
+            "import sys; from importlib.metadata import version as v; print(*map(v, sys.argv[1:]))"
+        )
         found = _output(str(_PYTHON), "-c", code, *packages).split()
         python = _output(str(_PYTHON), "-c", "import platform; print(platform.python_version())")
         return {"python": python, **dict(zip(packages, found, strict=True))}
@@ -135,7 +137,7 @@ SERVERS = {
             "forward",
             "a forwarder in C",
             lambda model: [str(PROGRAMS / "forward"), "--model", model],
-            lambda: {},
+            dict,
             PROGRAMS / "forward",
             polling=False,
         ),

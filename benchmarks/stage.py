@@ -82,6 +82,7 @@ class Stage:
         self.start = start
         """Seconds from the server's exec to the line that says that it listens."""
         self._core = core
+        self._log_read = 0
 
     def warm_up(self) -> None:
         self.load(*_WARM_UP)
@@ -93,6 +94,7 @@ class Stage:
             RefusedError: what came is not what the model sent.
             ChildError: it could not do its work; the text tells the end of the server's log.
         """
+        self._log_read = self.model.log.stat().st_size
         models_cpu, busy = self.model.cpu(), _busy()
         command = (str(PROGRAMS / "load"), "--port", str(self.port), "--cpu", str(self._core))
         process = subprocess.Popen(
@@ -118,8 +120,9 @@ class Stage:
         return seen
 
     def closes(self) -> dict[int, int]:
-        """Return when the model saw which client's stream closed before its end, in nanoseconds."""
-        found = re.findall(r"closed (\d+) (\d+) \d+\n", self.model.log.read_text())
+        """Return when the model saw which client's stream closed, of the last load, in ns."""
+        log = self.model.log.read_text()[self._log_read :]
+        found = re.findall(r"closed (\d+) (\d+) \d+\n", log)
         return {int(client): int(instant) for client, instant in found}
 
 

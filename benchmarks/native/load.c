@@ -290,10 +290,12 @@ static void ask(struct client *c)
     bool is_first = c->id == 0 && option.first_prompt;
     const char *prompt = is_first ? option.first_prompt : option.prompt;
     c->expected = number_behind(prompt, "tokens=", 10);
-    snprintf(packet, sizeof packet,
+    int count = snprintf(packet, sizeof packet,
              "42" AI "[\"ai:stream\",{\"prompt\":\"%s id=%u\",\"model\":\"bench\","
              "\"useOrchestrator\":false,\"streamId\":\"s%u\"}]",
              prompt, c->id, c->id);
+    if (count >= (int)sizeof packet)
+        die(2, "a prompt of %zu bytes is too long", strlen(prompt));
     c->state = ASKED;
     c->asked_at = now_ns();
     asked++;

@@ -1,6 +1,6 @@
 """python-socketio in an application of aiohttp's, aiohttp's client towards the model.
 
-    python on_aiohttp.py MODEL_SERVER_URL
+python on_aiohttp.py MODEL_SERVER_URL
 """
 
 import asyncio

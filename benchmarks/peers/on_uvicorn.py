@@ -1,6 +1,6 @@
 """python-socketio as an ASGI application on uvicorn, httpx towards the model.
 
-    python on_uvicorn.py MODEL_SERVER_URL
+python on_uvicorn.py MODEL_SERVER_URL
 """
 
 import asyncio
