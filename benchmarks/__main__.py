@@ -189,7 +189,7 @@ def _write(results: Results, folder: Path | None) -> None:
     folder = folder or latest / results.began.replace(":", "").replace("+0000", "Z")
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "results.json"
-    kept.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+    kept.write_bytes(msgspec.json.encode(results))
     plots = write_plots(results, folder)
     print(f"\nWritten: {kept}" + "".join(f", {path.name}" for path in plots))
 
