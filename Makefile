@@ -1,5 +1,6 @@
 # Everything a person runs. What a target needs it makes first: a virtual environment in .venv and
-# the npm packages in tests/interop/node_modules; pip's and npm's caches stay where they are.
+# the npm packages in tests/interop/node_modules, for the benchmarks what benchmarks/Makefile says;
+# pip's and npm's caches stay where they are.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ NPM_READY := $(NPM_DIR)/node_modules/.ready
 CUTS := tests/core/ai/test_cuts.py
 CORE_TESTS := tests/core --ignore=$(CUTS)
 PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
-SOCKET_TESTS := tests/runtimes tests/cli tests/load
+SOCKET_TESTS := tests/runtimes tests/cli tests/load tests/harness
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 
 # Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
@@ -85,6 +86,18 @@ bench-core: $(VENV)/.bench-core ## Time each codec and a token on its way throug
 record-cost: $(VENV)/.test ## Record what a token costs the core, which `make test` then holds it to.
 	cd tests && ../$(BIN)/python -m cost.gate
 
+.PHONY: bench
+bench: $(VENV)/.test bench-install ## Measure tokenwire and other servers (an hour; ARGS="--workloads W1").
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.test bench-install ## Compare tokenwire with socket.io on Node, in three minutes.
+	@exec $(BIN)/python -m benchmarks --quick $(ARGS)
+
+.PHONY: bench-install
+bench-install: $(VENV)/bin/python ## Build the load generator and install the other servers.
+	@$(MAKE) --no-print-directory -C benchmarks native peers
+
 .PHONY: test-cuts
 test-cuts: $(VENV)/.test ## Cut, stall and reset stock clients at random places (PLACES, SEED; CASE: one again).
 	cd tests && ../$(BIN)/python -m interop.cuts --places $(PLACES) --seed $(SEED) \
@@ -129,6 +142,7 @@ format: $(VENV)/.test ## Put all files into the project's style.
 .PHONY: clean
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) $(NPM_DIR)/node_modules runtimes/tokenwire_cli/page/vendor .*_cache .coverage
+	$(MAKE) --no-print-directory -C benchmarks clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -101,7 +101,7 @@ def codecs() -> list[Operation]:
         Operation("http/websocket: encode, of 100", partial(server.encode, hundred), 100),
         Operation("http/websocket: encode, masked", partial(client.encode, [MESSAGE])),
         Operation("http/websocket: receive", lambda: list(server.receive(incoming))),
-        Operation("http/chunks: a body", lambda: ChunkedBody(LIMIT).feed(chunked)),
+        Operation("http/chunks: a body", lambda: ChunkedBody(LIMIT).feed(chunked, bytearray())),
     ]
 
 
