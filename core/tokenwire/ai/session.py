@@ -118,14 +118,20 @@ class AiSession:
 
     def waiting(self) -> int:
         """Return the number of tokens of all streams that wait."""
-        return sum([stream.waiting() for stream in self._turns])
+        waiting = 0
+        for stream in self._turns:
+            waiting += stream.waiting()
+        return waiting
 
     def is_owed(self) -> bool:
         """Return True if there is something that the client was not handed."""
         return any(stream.has_output() for stream in self.streams.values())
 
     def unsent_bytes(self) -> int:
-        return sum([stream.unsent_bytes() for stream in self._turns])
+        size = 0
+        for stream in self._turns:
+            size += stream.unsent_bytes()
+        return size
 
     def bytes_held(self) -> int:
         """Return the size of what is kept of the events that name no stream."""

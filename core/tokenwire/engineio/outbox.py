@@ -12,7 +12,7 @@ from collections.abc import Sequence
 class Outbox:
     """A queue of messages, counted in bytes."""
 
-    __slots__ = ("_burst", "_excused", "_limit", "_queue", "_size")
+    __slots__ = ("_burst", "_excused", "_limit", "_queue", "size")
 
     def __init__(self, limit: int, burst: int) -> None:
         """
@@ -23,14 +23,10 @@ class Outbox:
         self._limit = limit
         self._burst = burst
         self._queue: deque[bytes] = deque()
-        self._size = 0
+        self.size = 0
+        """Bytes that wait."""
         self._excused = 0
         """Bytes that were put without a limit, since the queue was last empty."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that wait."""
-        return self._size
 
     def __bool__(self) -> bool:
         return bool(self._queue)
@@ -45,7 +41,7 @@ class Outbox:
         """
         size = sum(map(len, messages))
         limit = max(self._burst, self._limit) if writable else self._limit
-        if self._queue and self._size + size > limit + self._excused:
+        if self._queue and self.size + size > limit + self._excused:
             return False
         self._put(messages, size)
         return True
@@ -58,13 +54,13 @@ class Outbox:
 
     def _put(self, messages: Sequence[bytes], size: int) -> None:
         self._queue.extend(messages)
-        self._size += size
+        self.size += size
 
     def pull(self, out: list[bytes], budget: int) -> int:
         """Move messages to `out`, about `budget` bytes of them. Return what is left of it."""
         while self._queue and budget > 0:
             message = self._queue.popleft()
-            self._size -= len(message)
+            self.size -= len(message)
             budget -= len(message)
             out.append(message)
         if not self._queue:
@@ -75,5 +71,5 @@ class Outbox:
         """Take out all that waits."""
         messages = list(self._queue)
         self._queue.clear()
-        self._size = self._excused = 0
+        self.size = self._excused = 0
         return messages

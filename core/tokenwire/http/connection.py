@@ -322,8 +322,9 @@ class HttpConnection:
 
     def take(self, max_bytes: int) -> Chunk:
         """Take at most `max_bytes` of what is queued."""
-        if self.websocket is not None and self._out_size < max_bytes:
-            self._queue_control(self.websocket)
+        websocket = self.websocket
+        if websocket is not None and websocket.has_control and self._out_size < max_bytes:
+            self._queue_control(websocket)
         data = b"".join(self._out)
         self._out.clear()
         if len(data) > max_bytes:

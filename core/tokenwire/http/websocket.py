@@ -90,12 +90,13 @@ class WebSocket:
     def _finish(self, code: int) -> None:
         self.closed = True
         self._part.clear()
-        self._control.append(self.close(code))
+        if not self.close_sent:
+            self._control.append(self.close(code))
 
     @property
     def has_control(self) -> bool:
         """True: a control frame waits."""
-        return any(self._control)
+        return bool(self._control)
 
     def take_control(self) -> bytes:
         """Take the control frames that wait."""
