@@ -55,6 +55,8 @@ _MB = 1e6
 WEBSOCKET: tuple[Transport, ...] = ("websocket",)
 POLLING: tuple[Transport, ...] = ("polling",)
 UPGRADE: tuple[Transport, ...] = ("polling", "websocket")
+Kinds = tuple[tuple[Transport, ...], ...]
+EVERY: Kinds = (WEBSOCKET, POLLING, UPGRADE)
 ENDLESS = Workload(1_000_000, 200)
 RETURNS = Workload(300, 100)
 
@@ -249,8 +251,9 @@ class Sample(NamedTuple):
 class Soak:
     """A server, and what was seen of it."""
 
-    def __init__(self, url: str, server: ServerProcess, link: Link) -> None:
+    def __init__(self, url: str, server: ServerProcess, link: Link, cut: Kinds) -> None:
         self._url = url
+        self._cut = cut
         self._server = server
         self._link = link
         self._started = time.monotonic()
@@ -270,15 +273,14 @@ class Soak:
         url, cut = self._url, f"http://127.0.0.1:{self._link.port}/ai"
         begun = asyncio.Semaphore(0)
         ways: tuple[Way, ...] = ("recovery", "id", "cursors")
-        every = (WEBSOCKET, POLLING, UPGRADE)
-        cut_off = [partial(returns, cut, way, kind, begun) for way in ways for kind in every]
-        lost = [partial(leaves, cut, kind, begun) for kind in every]
+        cut_off = [partial(returns, cut, way, kind, begun) for way in ways for kind in self._cut]
+        lost = [partial(leaves, cut, kind, begun) for kind in self._cut]
         return [
-            *(partial(reads, url, Workload(5, 0), kind, 3) for kind in every for _ in range(3)),
-            *(partial(reads, url, Workload(150, 50), kind, 2) for kind in every),
-            *(partial(reads, url, Workload(3_000, 0, 30), kind, 1) for kind in every),
-            *(partial(sleeps, url, Workload(6_000, 0, 30), kind) for kind in every),
-            *(partial(cancels, url, kind) for kind in every for _ in range(2)),
+            *(partial(reads, url, Workload(5, 0), kind, 3) for kind in EVERY for _ in range(3)),
+            *(partial(reads, url, Workload(150, 50), kind, 2) for kind in EVERY),
+            *(partial(reads, url, Workload(3_000, 0, 30), kind, 1) for kind in EVERY),
+            *(partial(sleeps, url, Workload(6_000, 0, 30), kind) for kind in EVERY),
+            *(partial(cancels, url, kind) for kind in EVERY for _ in range(2)),
             *(partial(errs, url) for _ in range(3)),
             *cut_off,
             *lost,
@@ -361,8 +363,14 @@ def slope(samples: list[Sample]) -> Slope:
     return Slope(value, (off / (len(samples) - 2) / spread) ** 0.5)
 
 
-async def soak(seconds: float, tell: Callable[[str], None] = print) -> list[Sample]:
+async def soak(seconds: float, tell: Callable[[str], None], cut: Kinds = EVERY) -> list[Sample]:
     """Play rounds for so long, at least one. Return what was seen after each.
+
+    Args:
+        seconds: how long.
+        tell: is told of each round.
+        cut: the transports of the clients that are cut off. That of one who polls may be lost
+            between two GETs, which nobody knows before its heartbeat is 20 s late.
 
     Raises:
         Fault: something went wrong.
@@ -373,7 +381,7 @@ async def soak(seconds: float, tell: Callable[[str], None] = print) -> list[Samp
             started = await stack.enter_async_context(run.server(*arguments, log=log))
             server = ServerProcess(started.pid, started.port)
             link = stack.enter_context(running_link(server.host, server.port))
-            played = Soak(started.url, server, link)
+            played = Soak(started.url, server, link, cut)
             await played.begin()
             until = time.monotonic() + seconds
             while not played.samples or time.monotonic() < until:
