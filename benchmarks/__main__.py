@@ -25,7 +25,7 @@ from benchmarks.stage import RefusedError, stage
 from benchmarks.workloads import WORKLOADS, Workload
 
 QUICK = ("W1", "W2", "W3a", "W3b", "W6a", "W6b", "W7", "W8")
-_BUSY = 0.1  # of both cores, by other processes: then a figure is doubtful
+_BUSY = 0.1  # of the machine, by other processes: then a figure is doubtful
 
 
 def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
