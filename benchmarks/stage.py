@@ -21,7 +21,7 @@ from benchmarks.servers import READY, Server
 
 _REFUSED = 3  # the load generator's exit status
 _TICKS = os.sysconf("SC_CLK_TCK")
-_WARM_UP = ("--clients", "20", "--prompt", "tokens=500 batch=5")
+_WARM_UP = ("--clients", "20", "--prompt", "tokens=2000 batch=5")
 
 
 class RefusedError(Exception):
