@@ -25,7 +25,7 @@ from benchmarks.stage import RefusedError, stage
 from benchmarks.workloads import WORKLOADS, Workload
 
 QUICK = ("W1", "W2", "W3a", "W3b", "W6a", "W6b", "W7", "W8")
-_BUSY = 0.1  # of both cores, by other processes: then a figure is doubtful
+_BUSY = 0.1  # of the machine, by other processes: then a figure is doubtful
 
 
 def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"a short comparison: {','.join(QUICK)} of {OURS} and node, twice, a quarter long",
+        help=f"a short comparison: {','.join(QUICK)} of {OURS} and node, twice, a fifth as long",
     )
     parser.add_argument(
         "--workloads",
@@ -129,7 +129,7 @@ def _complete(options: argparse.Namespace) -> None:
     options.workloads = options.workloads or list(WORKLOADS)
     options.servers = options.servers or installed
     options.repeats = options.repeats or (2 if options.quick else 3)
-    options.scale = options.scale or (0.25 if options.quick else 1.0)
+    options.scale = options.scale or (0.2 if options.quick else 1.0)
     missing = [name for name in options.servers if name not in installed]
     if missing:
         raise SystemExit(f"not installed: {', '.join(missing)}; `make bench-install` does it")

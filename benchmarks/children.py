@@ -64,9 +64,10 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return ChildError("\n".join([f"{self.name} {what}", *(f"    {line}" for line in lines)]))
 
-    def cpu(self) -> int:
-        """Return the time that its first thread has been on a core, in nanoseconds."""
-        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0])
+    def cpu(self) -> float:
+        """Return the time that its threads have been on a core, in seconds."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     def stop(self, limit: float) -> None:
         """End it and what it has started; after so many seconds by force."""

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from benchmarks.servers import READY, Server
 
 _REFUSED = 3  # the load generator's exit status
 _TICKS = os.sysconf("SC_CLK_TCK")
-_WARM_UP = ("--clients", "20", "--prompt", "tokens=500 batch=5")
+_WARM_UP = ("--clients", "20", "--prompt", "tokens=2000 batch=5")
 
 
 class RefusedError(Exception):
@@ -69,7 +70,7 @@ class Seen(Struct, kw_only=True):
     """Client and instant."""
     model_cpu_ns: int = 0
     foreign_cpu: float = 0.0
-    """Share of both cores that other processes took, at least."""
+    """Share of the machine that other processes took."""
 
 
 class Stage:
@@ -95,7 +96,8 @@ class Stage:
             ChildError: it could not do its work; the text tells the end of the server's log.
         """
         self._log_read = self.model.log.stat().st_size
-        models_cpu, busy = self.model.cpu(), _busy()
+        models_cpu, servers_cpu = self.model.cpu(), self.server.cpu()
+        busy, began = _busy(), time.perf_counter()
         command = (str(PROGRAMS / "load"), "--port", str(self.port), "--cpu", str(self._core))
         process = subprocess.Popen(
             (*command, "--server-pid", str(self.server.pid), *arguments),
@@ -114,9 +116,11 @@ class Stage:
         if process.returncode:
             raise self.server.error(f"failed under load: {sentence or process.returncode}")
         seen = msgspec.json.decode(output, type=Seen)
-        seen.model_cpu_ns = self.model.cpu() - models_cpu
-        own = (seen.server_cpu_ns + seen.load_cpu_ns + seen.model_cpu_ns) / 1e9
-        seen.foreign_cpu = max(0.0, _busy() - busy - own) / (2 * seen.ns / 1e9)
+        models_cpu = self.model.cpu() - models_cpu
+        own = models_cpu + self.server.cpu() - servers_cpu + seen.load_cpu_ns / 1e9
+        all_cores = (time.perf_counter() - began) * (os.cpu_count() or 1)
+        seen.model_cpu_ns = round(models_cpu * 1e9)
+        seen.foreign_cpu = max(0.0, (_busy() - busy - own) / all_cores)
         return seen
 
     def closes(self) -> dict[int, int]:

@@ -291,9 +291,9 @@ static void ask(struct client *c)
     const char *prompt = is_first ? option.first_prompt : option.prompt;
     c->expected = number_behind(prompt, "tokens=", 10);
     int count = snprintf(packet, sizeof packet,
-             "42" AI "[\"ai:stream\",{\"prompt\":\"%s id=%u\",\"model\":\"bench\","
-             "\"useOrchestrator\":false,\"streamId\":\"s%u\"}]",
-             prompt, c->id, c->id);
+                         "42" AI "[\"ai:stream\",{\"prompt\":\"%s id=%u\",\"model\":\"bench\","
+                         "\"useOrchestrator\":false,\"streamId\":\"s%u\"}]",
+                         prompt, c->id, c->id);
     if (count >= (int)sizeof packet)
         die(2, "a prompt of %zu bytes is too long", strlen(prompt));
     c->state = ASKED;
