@@ -142,7 +142,8 @@ class AiSession:
         self._last_number += 1
         stream.number = self._last_number
         self.streams[stream.name] = stream
-        self._unfinished[stream.number] = stream
+        if not stream.fully_handed():
+            self._unfinished[stream.number] = stream
 
     def supersede(self, stream: Stream) -> None:
         """The client has another stream of this name: nobody needs to come back to this one."""
@@ -213,7 +214,7 @@ class AiSession:
             if other is stream:
                 before += after + b".%d." % stream.number
                 after = b".%d" % stream.lane_at
-            elif not other.fully_handed():
+            else:
                 after += b".%d.%d.%d" % other.position
         return before, after + b'"'
 
@@ -259,6 +260,7 @@ class AiSession:
             position = offset.position(stream.number)
             if position is None:
                 stream.recover_all()
+                self._unfinished.pop(stream.number, None)
             elif not stream.recover(*position):
                 gaps.append(stream)
             self.take_turn(stream)

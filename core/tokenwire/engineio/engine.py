@@ -347,11 +347,9 @@ class Engine:
     def has_messages(self, conn: ConnId) -> bool:
         """Return True if `messages_to_send` would have some."""
         socket = self._websockets.get(conn)
-        if socket is None:
-            return False
-        session = socket.session
+        session = None if socket is None else socket.session
         mine = session is not None and session.ws is socket and session.has_output()
-        return mine or bool(socket.control)
+        return mine or (socket is not None and bool(socket.control))
 
     def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
         """The socket has room, and gets so many bytes. If it was full, it has taken some before."""

@@ -316,7 +316,7 @@ class HttpConnection:
         control = websocket.take_control()
         if websocket.close_sent:
             self._queue(control)
-        elif control:
+        else:
             self._out.insert(1 if self._cut else 0, control)
             self._out_size += len(control)
 
