@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,15 +200,16 @@ def measure(
     Raises:
         AssertionError: the model was not held up, or the client has not got the model's text.
     """
+    flood = Flood(tokens)
     with (
         running_ollama() as ollama,
         server_process(ollama.url, runtime) as server,
         running_link(server.host, server.port) as link,
-        others_at(server.port, others) as crowd,
+        ExitStack() as running,
     ):
-        flood = Flood(tokens)
         ollama.scripts = {"flood": flood}
         ollama.default = [Stamp(), Pause(_PACE)] * 10_000
+        crowd = running.enter_context(others_at(server.port, others))
         crowd.late()
         _watch(server, seconds)
         before, resident = crowd.late(), server.resident()

@@ -274,7 +274,7 @@ SITUATIONS: dict[enum.Enum | str, Callable[[Scene], None]] = {
     "the server shuts down": shuts_down,
     "nobody is there": lambda scene: None,
 }
-CLIENTS_SIDE = ("tokenwire.client", "tokenwire.http.client")
+CLIENTS_SIDE = ("tokenwire.client", "tokenwire.http.client", "tokenwire.http.exchange")
 
 
 def test_there_is_a_situation_for_each_state() -> None:
