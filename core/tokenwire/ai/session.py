@@ -260,6 +260,7 @@ class AiSession:
             position = offset.position(stream.number)
             if position is None:
                 stream.recover_all()
+                self.drop_turn(stream)
                 self._unfinished.pop(stream.number, None)
             elif not stream.recover(*position):
                 gaps.append(stream)

@@ -313,6 +313,25 @@ def test_a_stream_that_is_gone_and_was_not_seen_makes_an_offset_useless(
     assert (rig.session.parse(offset) is not None) is known
 
 
+def test_a_stream_that_is_asked_for_again_after_a_recovery_is_named_in_offsets() -> None:
+    """It was asked for before, too, and that had not been handed over when the client was lost."""
+    rig = Rig(Journal("n", 10_000))
+    stream = ended(rig, "a", "1", "2")
+    rig.session.pull_events([], 10_000, NOW)
+    stream.rewind(None)
+    rig.session.take_turn(stream)
+    offset = rig.session.parse("n.0.1")
+    assert offset is not None
+    assert rig.session.recover(offset, rig.socket, HELLO, NOW) == []
+    stream.rewind(None)
+    rig.session.take_turn(stream)
+    out: list[bytes] = []
+    rig.session.pull_events(out, 1, NOW)
+    assert [offset_in(body) for body in out] == [
+        "n.0.1.1.0.5"
+    ]  # nothing, and the third start behind two ends
+
+
 def test_a_session_that_was_taken_over_keeps_nothing_and_knows_no_offset() -> None:
     rig = Rig(Journal("n", 10_000))
     rig.session.send(HELLO, NOW)
