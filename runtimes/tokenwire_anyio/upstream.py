@@ -81,11 +81,9 @@ class Upstreams:
 
     def _by_socket(self, stream: StreamId, request: UpstreamRequest) -> Call:
         base = self._base_url
-        exchange = Exchange(base.netloc.decode(), base.raw_path.decode().rstrip("/"), request)
-        port = base.port or 80
-        return SocketCall(
-            self._core, stream, exchange, base.host, port, _LIMITS, self._now, self._pump
-        )
+        host, path = base.netloc.decode(), base.raw_path.decode().rstrip("/")
+        exchange = Exchange(self._core, stream, host, path, request)
+        return SocketCall(exchange, base.host, base.port or 80, _LIMITS, self._now, self._pump)
 
     def _by_httpx(self, stream: StreamId, request: UpstreamRequest) -> Call:
         return HttpxCall(self._core, stream, request, self._httpx, self._now, self._pump)

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import anyio
 import anyio.abc
 from anyio.abc import SocketAttribute
-from tokenwire import Server
-from tokenwire.http.exchange import Exchange, State
-from tokenwire.types import Millis, StreamId
+from tokenwire.http.exchange import Exchange
+from tokenwire.types import Millis
 
 from tokenwire_anyio.call import Call, Limits
 
@@ -23,8 +22,6 @@ class SocketCall(Call):
 
     def __init__(
         self,
-        core: Server,
-        stream: StreamId,
         exchange: Exchange,
         host: str,
         port: int,
@@ -34,9 +31,7 @@ class SocketCall(Call):
     ) -> None:
         """
         Args:
-            core: gets what comes back.
-            stream: whose request it is.
-            exchange: reads the answer.
+            exchange: reads the answer, and tells the core.
             host: the model server's name or address.
             port: its port.
             limits: hold for all requests.
@@ -44,8 +39,6 @@ class SocketCall(Call):
             pump: carries out what the core wants after an input.
         """
         super().__init__()
-        self._core = core
-        self._stream = stream
         self._exchange = exchange
         self._host = host
         self._port = port
@@ -66,26 +59,19 @@ class SocketCall(Call):
                     await connection.send(exchange.request)
                     await self._read(connection)
         except (OSError, anyio.BrokenResourceError):
-            pass  # the state says it
-        if exchange.state is State.DONE or self.scope.cancel_called:
-            self._core.upstream_eof(self._stream, self._now())
-        else:
-            reached = exchange.status is not None
-            self._core.upstream_failed(self._stream, self._now(), reached=reached)
+            pass  # it is lost
+        # Also after a cancel: the core knows that it wants nothing more.
+        exchange.connection_lost(self._now())
         self._pump()
 
     async def _read(self, connection: anyio.abc.SocketStream) -> None:
         exchange = self._exchange
         while not exchange.over:
-            heading = exchange.state is State.HEAD
             try:
-                data = exchange.receive_data(await connection.receive(self._limits.piece))
+                data = await connection.receive(self._limits.piece)
             except anyio.EndOfStream:
-                exchange.receive_eof()
+                exchange.receive_eof(self._now())
                 return
-            if heading and exchange.status is not None:
-                self._core.upstream_answered(self._stream, exchange.status, self._now())
-            if data:
-                self._core.receive_upstream(self._stream, data, self._now())
+            exchange.receive_data(data, self._now())
             self._pump()
             await self.gate.wait()  # and a turn for the others: an unpaced model must not hold all

@@ -76,9 +76,10 @@ class Upstreams:
 
     def _by_socket(self, stream: StreamId, request: UpstreamRequest) -> Call:
         base = self._base_url
-        exchange = Exchange(base.netloc.decode(), base.raw_path.decode().rstrip("/"), request)
+        host, path = base.netloc.decode(), base.raw_path.decode().rstrip("/")
+        exchange = Exchange(self._core, stream, host, path, request)
         call = SocketCall(
-            self._core, stream, exchange, self._buffer, _LIMITS, self._now, self._pump, self._ended
+            stream, exchange, self._buffer, _LIMITS, self._now, self._pump, self._ended
         )
         call.dial(base.host, base.port or 80)
         return call

@@ -10,8 +10,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from tokenwire import Server
-from tokenwire.http.exchange import Exchange, State
+from tokenwire.http.exchange import Exchange
 from tokenwire.types import Millis, StreamId
 
 from tokenwire_asyncio.call import Limits
@@ -26,7 +25,6 @@ class SocketCall(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        core: Server,
         stream: StreamId,
         exchange: Exchange,
         buffer: memoryview,
@@ -37,16 +35,14 @@ class SocketCall(asyncio.BufferedProtocol):
     ) -> None:
         """
         Args:
-            core: gets what comes back.
             stream: whose request it is.
-            exchange: reads the answer.
+            exchange: reads the answer, and tells the core.
             buffer: what is read at once goes here; shared with all others of this loop.
             limits: hold for all requests.
             now: the runtime's clock.
             pump: carries out what the core wants after an input.
             ended: is told when the connection is gone.
         """
-        self._core = core
         self._stream = stream
         self._exchange = exchange
         self._buffer = buffer
@@ -55,7 +51,7 @@ class SocketCall(asyncio.BufferedProtocol):
         self._pump = pump
         self._ended = ended
         self._paused = False
-        self._told = False
+        self._cancelled = False
         self._dialling: asyncio.Task[None] | None = None
         self.gone = asyncio.Event()
         """Set when nothing of it is left."""
@@ -72,7 +68,8 @@ class SocketCall(asyncio.BufferedProtocol):
         except Exception as error:
             if not isinstance(error, OSError):  # as a timeout is
                 _log.error("a request to the model server failed", exc_info=error)
-            self._fail()
+            self._exchange.connection_lost(self._now())
+            self._pump()
         finally:
             if self._transport is None:  # else it is over when that is
                 self._over()
@@ -91,7 +88,7 @@ class SocketCall(asyncio.BufferedProtocol):
 
     def cancel(self) -> None:
         """Close the connection at once."""
-        self._told = True
+        self._cancelled = True
         if self._transport is not None:
             self._transport.abort()
         elif self._dialling is not None:
@@ -102,7 +99,7 @@ class SocketCall(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if self._told:  # cancelled meanwhile
+        if self._cancelled:  # meanwhile
             transport.abort()
             return
         sock = transport.get_extra_info("socket")
@@ -115,46 +112,19 @@ class SocketCall(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._told:
-            return
-        exchange = self._exchange
-        heading = exchange.state is State.HEAD
-        data = exchange.receive_data(bytes(self._buffer[:nbytes]))
-        if heading and exchange.status is not None:
-            self._core.upstream_answered(self._stream, exchange.status, self._now())
-        if data:
-            self._core.receive_upstream(self._stream, data, self._now())
-        if exchange.over:
-            self._end()
+        self._exchange.receive_data(bytes(self._buffer[:nbytes]), self._now())
         self._pump()
-
-    def eof_received(self) -> None:
-        if not self._told:
-            self._exchange.receive_eof()
-            self._end()
-            self._pump()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._fail()
-        self._over()
-
-    def _end(self) -> None:
-        """The answer is over, whole or not."""
-        if self._exchange.state is State.DONE:
-            self._told = True
-            self._core.upstream_eof(self._stream, self._now())
-        else:
-            self._fail()
-        if self._transport is not None:
+        if self._exchange.over and self._transport is not None:
             self._transport.abort()
 
-    def _fail(self) -> None:
-        if self._told:
-            return
-        self._told = True
-        reached = self._exchange.status is not None
-        self._core.upstream_failed(self._stream, self._now(), reached=reached)
+    def eof_received(self) -> None:
+        self._exchange.receive_eof(self._now())
         self._pump()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._exchange.connection_lost(self._now())
+        self._pump()
+        self._over()
 
     def _over(self) -> None:
         self._ended(self._stream)

@@ -2,18 +2,20 @@
 
 Rules of this file: one request a connection, which ends with the answer. h11 writes the request and
 reads the head of the answer; a chunked body, which costs it 10 us a token, is read by `chunks.py`.
-An answer that breaks a rule ends as FAILED; nothing is raised for it.
+An answer that breaks a rule ends as FAILED. What comes is told to the core, its end once; nothing
+is raised for it, and whatever a runtime brings afterwards does nothing.
 """
 
 import enum
+from typing import Protocol
 
 import h11
 
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.http.chunks import ChunkedBody
-from tokenwire.types import UpstreamRequest
+from tokenwire.types import Millis, StreamId, UpstreamRequest
 
-_HEADER_BYTES = 16 * 1024
+_HEADER_BYTES = 16 * 1024  # as from a Socket.IO server (`client.py`)
 
 
 class State(enum.Enum):
@@ -23,20 +25,44 @@ class State(enum.Enum):
     FAILED = "failed"  # it is not, and will not be
 
 
+class Listener(Protocol):
+    """Who is told (`endpoint.py`)."""
+
+    def upstream_answered(self, stream: StreamId, status: int, now: Millis) -> None: ...
+
+    def receive_upstream(self, stream: StreamId, data: bytes, now: Millis) -> None: ...
+
+    def upstream_eof(self, stream: StreamId, now: Millis) -> None: ...
+
+    def upstream_failed(self, stream: StreamId, now: Millis, *, reached: bool) -> None: ...
+
+
 class Exchange:
     """The bytes of one request and its answer."""
 
-    __slots__ = ("_chunks", "_h11", "request", "state", "status")
+    __slots__ = ("_chunks", "_h11", "_listener", "_status", "_stream", "request", "state")
 
-    def __init__(self, host: str, base_path: str, request: UpstreamRequest) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        stream: StreamId,
+        host: str,
+        base_path: str,
+        request: UpstreamRequest,
+    ) -> None:
         """
         Args:
+            listener: the core.
+            stream: whose request it is.
             host: what the Host header says.
             base_path: stands before the request's path.
             request: what is asked.
         """
+        self._listener = listener
+        self._stream = stream
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES)
         self._chunks: ChunkedBody | None = None
+        self._status: int | None = None
         headers = [
             ("host", host),
             ("accept-encoding", "identity"),
@@ -51,37 +77,46 @@ class Exchange:
         self._h11.send(h11.Data(data=request.body))
         self._h11.send(h11.EndOfMessage())
         self.state = State.HEAD
-        self.status: int | None = None
-        """The answer's, once its head has come."""
 
     @property
     def over(self) -> bool:
-        """True: nothing more is to be read."""
+        """True: nothing more is to be read; close the socket."""
         return self.state in (State.DONE, State.FAILED)
 
-    def receive_data(self, data: bytes) -> bytes:
-        """Take bytes, at least one, cut anywhere. Return what they hold of the body.
-
-        That may be something also where they break a rule behind it.
-        """
-        body = bytearray()
+    def receive_data(self, data: bytes, now: Millis) -> None:
+        """Take bytes, at least one, cut anywhere."""
         if not self.over:
-            try:
-                if self._chunks is None:
-                    self._h11.receive_data(data)
-                    self._read(body)
-                else:
-                    self._read_chunks(self._chunks, data, body)
-            except (RemoteProtocolError, h11.RemoteProtocolError):
-                self.state = State.FAILED
-        return bytes(body)
+            self._receive(data, now)
 
-    def receive_eof(self) -> None:
+    def receive_eof(self, now: Millis) -> None:
         """The server sends no more: an answer may end so (RFC 9112 6.3)."""
-        if self._chunks is None and not self.over:
-            self.receive_data(b"")
+        if not self.over and self._chunks is None:
+            self._receive(b"", now)
+        self.connection_lost(now)
+
+    def connection_lost(self, now: Millis) -> None:
+        """The socket is gone, or there never was one. Harmless when said twice."""
         if not self.over:
             self.state = State.FAILED
+            self._tell_end(now)
+
+    def _receive(self, data: bytes, now: Millis) -> None:
+        body = bytearray()
+        heading = self._status is None
+        try:
+            if self._chunks is None:
+                self._h11.receive_data(data)
+                self._read(body)
+            else:
+                self._read_chunks(self._chunks, data, body)
+        except (RemoteProtocolError, h11.RemoteProtocolError):
+            self.state = State.FAILED  # what came before is told
+        if heading and self._status is not None:
+            self._listener.upstream_answered(self._stream, self._status, now)
+        if body:
+            self._listener.receive_upstream(self._stream, bytes(body), now)
+        if self.over:
+            self._tell_end(now)
 
     def _read_chunks(self, chunks: ChunkedBody, data: bytes, body: bytearray) -> None:
         chunks.feed(data, body)
@@ -92,7 +127,7 @@ class Exchange:
         while True:
             match self._h11.next_event():
                 case h11.Response() as head:
-                    self.status = head.status_code
+                    self._status = head.status_code
                     self.state = State.BODY
                     if (b"transfer-encoding", b"chunked") in head.headers:
                         self._chunks = ChunkedBody()
@@ -107,3 +142,10 @@ class Exchange:
                     pass
                 case _:  # it needs more
                     return
+
+    def _tell_end(self, now: Millis) -> None:
+        if self.state is State.DONE:
+            self._listener.upstream_eof(self._stream, now)
+        else:
+            reached = self._status is not None
+            self._listener.upstream_failed(self._stream, now, reached=reached)

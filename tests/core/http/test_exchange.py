@@ -3,15 +3,50 @@
 import h11
 import pytest
 from tokenwire.http.exchange import Exchange, State
-from tokenwire.types import UpstreamRequest
+from tokenwire.types import Millis, StreamId, UpstreamRequest
 
 REQUEST = UpstreamRequest("POST", "/api/chat", b'{"model":"m"}')
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def exchange() -> Exchange:
-    return Exchange("models.example:8443", "/ollama", REQUEST)
+NOW = Millis(7)
+WHOLE = b"one \n\ntwo three\n"
+
+
+class Heard:
+    """What the core is told (`exchange.Listener`)."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.told: list[str] = []
+        """All but pieces of the body, in order."""
+
+    def upstream_answered(self, stream: StreamId, status: int, now: Millis) -> None:
+        assert (stream, now, self.body) == (1, NOW, b"")
+        self.told.append(str(status))
+
+    def receive_upstream(self, stream: StreamId, data: bytes, now: Millis) -> None:
+        assert (stream, now) == (1, NOW)
+        assert data
+        self.body += data
+
+    def upstream_eof(self, stream: StreamId, now: Millis) -> None:
+        assert (stream, now) == (1, NOW)
+        self.told.append("eof")
+
+    def upstream_failed(self, stream: StreamId, now: Millis, *, reached: bool) -> None:
+        assert (stream, now) == (1, NOW)
+        self.told.append("failed" if reached else "not reached")
+
+
+def exchange(heard: Heard | None = None, request: UpstreamRequest = REQUEST) -> Exchange:
+    return Exchange(heard or Heard(), StreamId(1), "models.example:8443", "/ollama", request)
+
+
+def feed(one: Exchange, data: bytes, size: int) -> None:
+    for at in range(0, len(data), size):
+        one.receive_data(data[at : at + size], NOW)
 
 
 def test_the_request_is_one_that_a_server_reads() -> None:
@@ -31,8 +66,8 @@ def test_the_request_is_one_that_a_server_reads() -> None:
 
 
 def test_a_request_without_a_body_has_none() -> None:
-    request = Exchange("h", "", UpstreamRequest("GET", "/api/tags", headers=())).request
-    assert request.startswith(b"GET /api/tags HTTP/1.1\r\n")
+    request = exchange(request=UpstreamRequest("GET", "/api/tags", headers=())).request
+    assert request.startswith(b"GET /ollama/api/tags HTTP/1.1\r\n")
     assert request.endswith(b"\r\n\r\n")
 
 
@@ -54,19 +89,20 @@ def test_a_request_without_a_body_has_none() -> None:
     ids=["chunks", "a length", "until the end", "after early hints", "and more"],
 )
 def test_an_answer_is_whole_in_any_cuts(answer: bytes, eof: bool, size: int) -> None:
-    one = exchange()
-    assert (one.state, one.status) == (State.HEAD, None)
-    body = b"".join(one.receive_data(answer[at : at + size]) for at in range(0, len(answer), size))
-    assert body == b"one \n\ntwo three\n"
-    assert one.status == 200
+    heard = Heard()
+    one = exchange(heard)
+    states = [one.state]
+    feed(one, answer, size)
+    states.append(one.state)
     if eof:
-        assert one.state is State.BODY
-        one.receive_eof()
-    assert one.state is State.DONE
-    assert one.over
-    one.receive_eof()
-    assert one.receive_data(b"late") == b""
-    assert one.state is State.DONE
+        one.receive_eof(NOW)
+    assert states == [State.HEAD, State.BODY if eof else State.DONE]
+    assert (one.state, one.over) == (State.DONE, True)
+    assert (heard.body, heard.told) == (WHOLE, ["200", "eof"])
+    one.receive_data(b"late", NOW)
+    one.receive_eof(NOW)
+    one.connection_lost(NOW)
+    assert (heard.body, heard.told) == (WHOLE, ["200", "eof"])
 
 
 @pytest.mark.parametrize("bytewise", [False, True])
@@ -82,36 +118,60 @@ def test_an_answer_is_whole_in_any_cuts(answer: bytes, eof: bool, size: int) -> 
     ],
 )
 def test_a_broken_answer_fails(answer: bytes, status: int | None, bytewise: bool) -> None:
-    one = exchange()
-    size = 1 if bytewise else len(answer)
-    for at in range(0, len(answer), size):
-        one.receive_data(answer[at : at + size])
-    assert (one.state, one.status, one.over) == (State.FAILED, status, True)
-    assert one.receive_data(b"more") == b""
-    one.receive_eof()
-    assert one.state is State.FAILED
+    heard = Heard()
+    one = exchange(heard)
+    feed(one, answer, 1 if bytewise else len(answer))
+    assert (one.state, one.over) == (State.FAILED, True)
+    told = ["not reached"] if status is None else [str(status), "failed"]
+    assert heard.told == told
+    one.receive_data(b"more", NOW)
+    one.receive_eof(NOW)
+    one.connection_lost(NOW)
+    assert heard.told == told
 
 
+@pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize(
-    "answer",
-    [b"", HEAD, CHUNKED, CHUNKED + b"5\r\nab", HEAD + b"Content-Length: 3\r\n\r\nab"],
+    ("answer", "told"),
+    [
+        (b"", ["not reached"]),
+        (HEAD, ["not reached"]),
+        (CHUNKED, ["200", "failed"]),
+        (CHUNKED + b"5\r\nab", ["200", "failed"]),
+        (HEAD + b"Content-Length: 3\r\n\r\nab", ["200", "failed"]),
+    ],
 )
-def test_an_answer_that_ends_early_fails(answer: bytes) -> None:
-    one = exchange()
+def test_an_answer_that_ends_early_fails(answer: bytes, told: list[str], lost: bool) -> None:
+    heard = Heard()
+    one = exchange(heard)
     if answer:
-        one.receive_data(answer)
+        one.receive_data(answer, NOW)
     assert not one.over
-    one.receive_eof()
-    assert one.state is State.FAILED
+    if lost:
+        one.connection_lost(NOW)
+    else:
+        one.receive_eof(NOW)
+    assert (one.state, heard.told) == (State.FAILED, told)
 
 
-def test_a_status_is_known_before_the_body() -> None:
-    one = exchange()
-    one.receive_data(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n")
-    assert (one.state, one.status) == (State.BODY, 404)
+def test_an_answer_until_the_end_is_not_whole_when_its_connection_is_lost() -> None:
+    heard = Heard()
+    one = exchange(heard)
+    one.receive_data(HEAD + b"\r\nab", NOW)
+    one.connection_lost(NOW)
+    assert (heard.body, heard.told) == (b"ab", ["200", "failed"])
+
+
+def test_a_status_is_told_before_the_body() -> None:
+    heard = Heard()
+    one = exchange(heard)
+    one.receive_data(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n", NOW)
+    assert (one.state, heard.told) == (State.BODY, ["404"])
 
 
 def test_what_came_before_a_broken_chunk_is_handed_on() -> None:
-    one = exchange()
-    assert one.receive_data(CHUNKED + b"2\r\nab\r\n2\r\ncdef") == b"abcd"
-    assert one.state is State.FAILED
+    heard = Heard()
+    one = exchange(heard)
+    one.receive_data(CHUNKED + b"2\r\nab\r\n2\r\ncdef", NOW)
+    assert (one.state, heard.body) == (State.FAILED, b"abcd")
+    assert heard.told == ["200", "failed"]
