@@ -108,8 +108,10 @@ class Pressure:
 
     def _is_ahead(self, session: AiSession, stream: Stream, share: int) -> bool:
         """Return True if a paced stream has more than its share of a threshold that may not go."""
+        if stream.pace is None or session.socket is None:
+            return False
         config = self._config
-        return (stream.pace is not None and session.socket is not None) and (
+        return (
             stream.held() > config.backpressure_threshold // share
             or stream.held_bytes() > config.outbox_bytes // share
         )

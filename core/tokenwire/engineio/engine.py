@@ -341,8 +341,7 @@ class Engine:
         session = socket.session
         if session is not None and session.ws is socket:
             session.pull(out, budget, now)
-            if out or session.stuck == conn:
-                session.progressed(conn, now)
+            session.pulled(conn, len(out), now)
 
     def has_messages(self, conn: ConnId) -> bool:
         """Return True if `messages_to_send` would have some."""
@@ -352,10 +351,10 @@ class Engine:
         return mine or (socket is not None and bool(socket.control))
 
     def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
-        """The socket has room, and gets so many bytes. If it was full, it has taken some before."""
+        """The socket has room, and gets so many bytes."""
         session = self._session_on(conn)
-        if session is not None and (size or session.stuck == conn):
-            session.progressed(conn, now)
+        if session is not None:
+            session.pulled(conn, size, now)
 
     def _session_on(self, conn: ConnId) -> EngineSession | None:
         """Return the session whose packets go out on this connection, if it is not over."""

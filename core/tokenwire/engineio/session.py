@@ -212,6 +212,11 @@ class EngineSession:
             self.stuck = conn
             self._timers.set(Timer.SLOW, self.sid, now + timeout)
 
+    def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
+        """A socket has room, and gets so many bytes. If it was full, it has taken some before."""
+        if size or self.stuck == conn:
+            self.progressed(conn, now)
+
     def progressed(self, conn: ConnId, now: Millis) -> None:
         """A socket of the session's has taken something: the peer is alive."""
         self.progress_at = now
