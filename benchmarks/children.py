@@ -20,7 +20,7 @@ PROGRAMS = HERE / ".build"
 
 _START_LIMIT = 60.0  # seconds
 _STOP_LIMIT = 5.0  # seconds from SIGTERM to SIGKILL
-_LOOK = 0.0005  # seconds between two looks at a log
+_LOOK = 0.0005  # seconds between two looks at a log: how soon a server starts is measured
 _LOG_LINES = 15
 
 

@@ -40,6 +40,7 @@ Play = Callable[[Stage, float], tuple[Figures, Seen | None]]
 """From a stage and a scale to its figures, and to all that was seen."""
 
 _CLOSE_LIMIT = 3.0  # seconds that the model's connections have, after the last cancel
+_CLOSE_LOOK = 0.01  # seconds between two looks at the model's log: nobody tells of it
 _STREAMS = (10, 100, 1_000)
 
 
@@ -117,7 +118,7 @@ def _cancels(clients: int, after: int, rate: int, *options: str) -> Play:
         while not (closes := stage.closes()).keys() >= dict(seen.cancels).keys():
             if time.monotonic() > limit:
                 raise stage.server.error("has not closed the model's connection after a cancel")
-            time.sleep(0.01)
+            time.sleep(_CLOSE_LOOK)
         waits = sorted((closes[client] - at) / 1e6 for client, at in seen.cancels)
         return {CANCEL_P50: median(waits), CANCEL_MOST: waits[-1]}, seen
 

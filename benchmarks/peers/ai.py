@@ -17,7 +17,7 @@ Lines = Callable[[dict[str, Any]], AsyncIterator[str | bytes]]
 """From the body of a request to /api/chat to the lines of its answer."""
 
 
-class Ai(socketio.AsyncNamespace):  # type: ignore[misc]
+class Ai(socketio.AsyncNamespace):  # type: ignore[misc]  # python-socketio has no types
     """The namespace /ai."""
 
     def __init__(self, lines: Lines) -> None:
