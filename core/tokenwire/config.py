@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recovery: Literal["auto", "on", "off"] = "auto"  # on /ai; auto: not for python-socketio
     memory_bytes: int = 512 * 1024 * 1024  # for the streams of all clients; Centrifugo: none
     ended_streams_kept: int = 16  # per client, within the grace period
+    ended_streams_in_doubt: int = 64  # of those: handed over, and no ping answered since
     replay_bytes: int = 16 * 1024  # the largest piece of a replay
     default_model: str = "codellama"  # the seed's
     allowed_models: tuple[str, ...] = ()  # (): what the model server offers; ("*",): any name

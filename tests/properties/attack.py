@@ -78,6 +78,7 @@ CONFIGS = (
         max_attachments=2,
         max_concurrent_streams=2,
         ended_streams_kept=2,
+        ended_streams_in_doubt=3,
         upstream_line_bytes=1_000,
         messages_per_second=20,
         message_burst=40,

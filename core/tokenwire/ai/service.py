@@ -215,6 +215,11 @@ class AiService:
     def acknowledged(self, socket: Socket, ack_id: int, args: list[object]) -> None:
         """The service asks for no acknowledgements."""
 
+    def received(self, socket: Socket) -> None:
+        session = self._by_socket[socket.id]
+        if session.previous is not None and socket.has_received(session.taken_over_at):
+            self._confirm_transfer(session)  # the answer has come
+
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         session = self._by_socket[socket.id]
         if session.socket is socket:  # else it was fenced: the session has moved on
@@ -488,7 +493,11 @@ class AiService:
             for stream in session.streams.values()
             if not stream.running and not stream.has_output()
         ]
-        for stream in ended[: max(0, len(ended) - self._config.ended_streams_kept)]:
+        arrived = [stream for stream in ended if session.has_received(stream)]
+        in_doubt = [stream for stream in ended if not session.has_received(stream)]
+        surplus = arrived[: max(0, len(ended) - self._config.ended_streams_kept)]
+        surplus += in_doubt[: max(0, len(in_doubt) - self._config.ended_streams_in_doubt)]
+        for stream in surplus:
             self._forget_stream(session, stream, now)
 
     def _forget_ended(self, session: AiSession, stream: Stream, now: Millis) -> None:
@@ -497,12 +506,8 @@ class AiService:
         A slow reader gets all of it, however long that takes; who is away may come back for it; and
         what was handed over may be lost on the way, with nobody to know it before the heartbeat.
         """
-        socket = session.socket
-        heard = socket is not None and (
-            socket.heard_at >= stream.over_at + self._config.heartbeat_timeout
-        )
         due = stream.over_at + self._ended_span
-        if due <= now and (stream.has_output() or not heard):
+        if due <= now and (stream.has_output() or not session.has_received(stream)):
             due = now + self._ended_span
         if due > now:
             self._timers.set(Timer.STREAM_FORGET, stream.id, due)
@@ -758,6 +763,7 @@ class AiService:
         previous.retire()
         previous.successor = session
         session.previous = previous
+        session.taken_over_at = now
         session.allowance.inherit_takeovers(previous.allowance)
         self._absent.remove(previous)
         self._timers.clear(Timer.SESSION_FORGET, previous.public)

@@ -56,6 +56,7 @@ class AiSession:
         "socket_id",
         "streams",
         "successor",
+        "taken_over_at",
         "told",
     )
 
@@ -96,6 +97,8 @@ class AiSession:
         """The session that took this one over, until the client has shown that it knows."""
         self.previous: AiSession | None = None
         """The session that this one took over, until then."""
+        self.taken_over_at = Millis(0)
+        """When that was."""
         self._turns: deque[Stream] = deque()
         self._control = control
         self._last_number = 0
@@ -126,6 +129,10 @@ class AiSession:
     def is_owed(self) -> bool:
         """Return True if there is something that the client was not handed."""
         return any(stream.has_output() for stream in self.streams.values())
+
+    def has_received(self, stream: Stream) -> bool:
+        """Return True if the client is known to have all of a stream that was handed over."""
+        return self.socket is not None and self.socket.has_received(stream.over_at)
 
     def unsent_bytes(self) -> int:
         size = 0

@@ -36,6 +36,12 @@ class PlainSession:
     def has_output(self) -> bool:
         return bool(self.outbox)
 
+    def has_queued(self) -> bool:
+        return bool(self.outbox)
+
+    def received(self) -> None:
+        """Nothing is kept here for a client that may not have got it."""
+
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         self.outbox.pull(out, budget)
 

@@ -72,6 +72,14 @@ class Upper(Protocol):
 
     def has_output(self) -> bool: ...
 
+    def has_queued(self) -> bool:
+        """Return True if something that was sent was not pulled; what streams have not counted."""
+        ...
+
+    def received(self) -> None:
+        """The peer has answered a ping: it has all that was pulled before `received_until`."""
+        ...
+
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         """Append messages to `out`, about `budget` bytes of them."""
         ...
@@ -105,11 +113,11 @@ class EngineSession:
 
     __slots__ = (
         "_outputs",
+        "_pinged_at",
         "_timers",
         "address",
         "control",
         "handshake",
-        "heard_at",
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
@@ -119,6 +127,7 @@ class EngineSession:
         "posting",
         "probe",
         "progress_at",
+        "received_until",
         "sid",
         "state",
         "stuck",
@@ -157,8 +166,10 @@ class EngineSession:
         self.control: deque[bytes] = deque()
         self.progress_at = Millis(0)
         """When the peer's socket last took something."""
-        self.heard_at = Millis(0)
-        """When the peer last said something."""
+        self.received_until = Millis(0)
+        """The peer has all that was handed over before this: it has answered a later ping."""
+        self._pinged_at = Millis(0)
+        """When a ping was last handed over behind all that had been sent."""
         self.stuck: ConnId | None = None
         """The connection whose socket has refused something, and not been asked again since."""
         self.heartbeat_interval, self.heartbeat_timeout = heartbeat
@@ -235,8 +246,11 @@ class EngineSession:
 
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         """Append Engine.IO packets to `out`: the session's own, then about `budget` bytes."""
-        out.extend(self.control)
-        self.control.clear()
+        if self.control:
+            if wire.PING in self.control and not self.upper.has_queued():
+                self._pinged_at = now
+            out.extend(self.control)
+            self.control.clear()
         start = len(out)
         self.upper.pull(out, budget, now)
         for index in range(start, len(out)):
@@ -267,7 +281,6 @@ class EngineSession:
         Raises:
             RemoteProtocolError: a packet that a client must not send.
         """
-        self.heard_at = now
         if type(packet) is Binary:
             self.upper.receive(packet, now)
             return True
@@ -277,6 +290,8 @@ class EngineSession:
         elif kind == wire.PONG:
             if self._timers.is_set(Timer.PONG, self.sid):  # an unsolicited one does nothing
                 self.start_heartbeat(now)
+                self.received_until = self._pinged_at
+                self.upper.received()
         elif kind == wire.CLOSE:
             return False
         elif kind not in (wire.UPGRADE, wire.NOOP):

@@ -110,6 +110,13 @@ class Client:
                 return True
         return False
 
+    def has_queued(self) -> bool:
+        return bool(self._outbox)
+
+    def received(self) -> None:
+        for socket in self.sockets.values():
+            socket.namespace.received(socket)
+
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         budget = self._outbox.pull(out, budget)
         for socket in self.sockets.values():

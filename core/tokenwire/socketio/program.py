@@ -121,6 +121,9 @@ class ProgramNamespace:
         self._stop_waiting(socket, ack_id)
         self._outputs.put(Acknowledged(socket.id, ack_id, tuple(args)))
 
+    def received(self, socket: Socket) -> None:
+        """Programs are not told."""
+
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         span = self._config.recovery_timeout
         may_return = may_return and span is not None

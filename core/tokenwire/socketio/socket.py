@@ -102,6 +102,10 @@ class Namespace(Protocol):
 
     def acknowledged(self, socket: "Socket", ack_id: int, args: list[object]) -> None: ...
 
+    def received(self, socket: "Socket") -> None:
+        """The client has answered a ping: `has_received` may say more than before."""
+        ...
+
     def disconnected(self, socket: "Socket", reason: str, now: Millis, *, may_return: bool) -> None:
         """The client has left, or is lost: then the socket may return."""
         ...
@@ -154,10 +158,9 @@ class Socket:
             return ""
         return self.carrier.session.handshake.header("user-agent") or ""
 
-    @property
-    def heard_at(self) -> Millis:
-        """When its client last said something, on whatever namespace; 0 without a client."""
-        return Millis(0) if self.carrier is None else self.carrier.session.heard_at
+    def has_received(self, since: Millis) -> bool:
+        """Return True if its client is known to have what it was handed at that time or before."""
+        return self.carrier is not None and since < self.carrier.session.received_until
 
     def writable(self) -> bool:
         """Return True if what is queued now can go out now."""

@@ -146,6 +146,10 @@ class Client:
         """Read no more: the socket is full from now on."""
         self.wire.unblock(0)
 
+    def pong(self) -> None:
+        """Answer a ping."""
+        self.wire.send_text("3")
+
     def leave(self) -> None:
         """Lose the connection."""
         self.wire.drop()

@@ -530,14 +530,36 @@ def test_a_refused_request_does_not_forget_the_stream_of_its_name() -> None:
     assert client.names() == ["ai:error", "ai:reconnect:success", *ENDED]
 
 
-def test_only_so_many_ended_streams_of_a_client_are_kept() -> None:
-    world, client = setting(ended_streams_kept=2)
-    for number in range(5):
-        client.stream(str(number)).done()
-    client.stream("running")
+def kept_streams(client: Client) -> list[str]:
     client.take()
     client.send("ai:heartbeat")
-    assert list(msgspec.convert(client.one()["streams"], dict[str, int])) == ["3", "4", "running"]
+    return list(msgspec.convert(client.one()["streams"], dict[str, int]))
+
+
+def test_only_so_many_ended_streams_of_a_client_are_kept() -> None:
+    world, client = setting(ended_streams_kept=2, heartbeat_interval=1_000)
+    for number in range(5):
+        client.stream(str(number)).done()
+    assert kept_streams(client) == ["0", "1", "2", "3", "4"]  # it may not have them
+    world.advance(1_000)
+    client.pong()
+    client.stream("5").done()
+    assert kept_streams(client) == ["3", "4", "5"]
+    client.stream("running")
+    assert kept_streams(client) == ["4", "5", "running"]
+    at_rest(world)
+
+
+def test_of_what_may_not_have_come_not_more_is_kept_than_a_limit() -> None:
+    world, client = setting(ended_streams_kept=2, ended_streams_in_doubt=3)
+    offset = client.offset
+    client.stream("first").done()
+    for number in range(4):
+        client.stream(str(number)).done()
+    assert kept_streams(client) == ["0", "1", "2", "3"]
+    client.leave()
+    back = Client(world, {"pid": client.pid, "offset": offset})
+    assert back.hello["recovered"] is False  # never a hole without a word
     at_rest(world)
 
 
@@ -1829,6 +1851,43 @@ def test_the_old_id_stays_valid_until_the_answer_is_known_to_have_come() -> None
         assert last.error() == ("reconnect_failed", None)
     model.done()
     assert last.names() == ENDED
+    at_rest(world)
+
+
+def test_a_pong_burns_the_old_id() -> None:
+    world, client = setting(heartbeat_interval=1_000)
+    client.leave()
+    back = Client(world)
+    world.advance(1_000)  # its first ping is on the way
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    back.pong()  # answers a ping from before the answer
+    again = Client(world)
+    again.send("ai:reconnect", {"previousClientId": client.id})
+    assert again.names() == ["ai:reconnect:success"]
+    world.advance(1_000)
+    again.pong()
+    for asking in (again, Client(world)):
+        asking.send("ai:reconnect", {"previousClientId": client.id})
+        assert asking.error() == ("reconnect_failed", None)
+    last = Client(world)
+    last.send("ai:reconnect", {"previousClientId": again.id})
+    assert last.names() == ["ai:reconnect:success"]
+    at_rest(world)
+
+
+def test_a_pong_before_the_answer_was_handed_over_burns_nothing() -> None:
+    world, client = setting(heartbeat_interval=1_000)
+    client.leave()
+    back = Client(world)
+    world.advance(990)
+    back.block()
+    back.send("ai:reconnect", {"previousClientId": client.id})
+    world.advance(10)
+    back.wire.unblock(1)  # the ping goes first, and then the answer
+    back.pong()
+    again = Client(world)
+    again.send("ai:reconnect", {"previousClientId": client.id})
+    assert again.names() == ["ai:reconnect:success"]
     at_rest(world)
 
 

@@ -25,16 +25,23 @@ class Echo:
     """A layer above that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.received: list[bytes] = []
+        self.messages: list[bytes] = []
         self.waiting: list[bytes] = []
+        self.told = 0
 
     def receive(self, message: bytes, now: Millis) -> None:
-        self.received.append(message)
+        self.messages.append(message)
 
     def closed(self, reason: str, now: Millis) -> None: ...
 
     def has_output(self) -> bool:
         return bool(self.waiting)
+
+    def has_queued(self) -> bool:
+        return bool(self.waiting)
+
+    def received(self) -> None:
+        self.told += 1
 
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         while self.waiting and budget > 0:
@@ -102,7 +109,8 @@ def test_every_state_can_be_reached_and_lost() -> None:
 def test_packets_of_a_client(packet: bytes, received: list[bytes]) -> None:
     setting = Setting()
     assert setting.session.receive_packet(packet, NOW)
-    assert setting.echo.received == received
+    assert setting.echo.messages == received
+    assert setting.echo.told == 0
 
 
 @pytest.mark.parametrize("packet", [b"", b"0", b"2", b"2probe", b"7", b"b", b"\xc3\xa9", b" 4"])
@@ -164,6 +172,37 @@ def test_the_heartbeat_goes_from_ping_to_pong_to_ping() -> None:
     session.receive_packet(b"3", Millis(1_400))
     assert not timers.is_set(Timer.PONG, "sid")
     assert timers.is_due(Timer.PING, "sid", Millis(1_700))
+
+
+def test_a_pong_says_what_has_come() -> None:
+    setting = Setting()
+    session, echo = setting.session, setting.echo
+    out: list[bytes] = []
+    session.pull(out, 9, NOW)
+    session.ping(NOW)
+    session.pull(out, 9, Millis(1_100))
+    assert session.received_until == 0
+    session.receive_packet(b"3", Millis(1_200))
+    assert session.received_until == 1_100
+    assert echo.told == 1
+    session.receive_packet(b"3", Millis(1_300))  # nobody has asked
+    assert echo.told == 1
+
+
+def test_a_pong_says_nothing_of_what_was_still_to_go_behind_the_ping() -> None:
+    setting = Setting()
+    session, echo = setting.session, setting.echo
+    out: list[bytes] = []
+    session.ping(NOW)
+    echo.waiting = [b"one", b"two"]
+    session.pull(out, 3, NOW)
+    assert out == [b"2", b"4one"]
+    session.receive_packet(b"3", Millis(1_200))
+    assert session.received_until == 0
+    session.pull(out, 3, Millis(1_200))
+    session.ping(Millis(1_500))
+    session.receive_packet(b"3", Millis(1_600))  # before the ping has gone: of the one before
+    assert session.received_until == 0
 
 
 def test_a_flood_of_unsolicited_pongs_moves_no_timer() -> None:

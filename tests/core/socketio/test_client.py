@@ -71,6 +71,9 @@ class Handler:
     def admit(self, socket: Socket, auth: object) -> None:
         return None
 
+    def received(self, socket: Socket) -> None:
+        self.said.append("received")
+
     def disconnected(self, socket: Socket, reason: str, now: Millis, *, may_return: bool) -> None:
         self.said.append(f"disconnected {reason}")
 
