@@ -7,6 +7,7 @@ Rules of this file: every wait has a limit; what goes wrong in a callback is kep
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 LIMIT = 10.0
@@ -49,12 +50,16 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T], limit: float = LIMIT) -> T:
         """Run a coroutine on the loop and return what it returns."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = self.start(work)
         try:
             return future.result(limit)
         except TimeoutError:
             future.cancel()
             raise
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop, and return at once."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def call(self, work: Callable[[], T], limit: float = LIMIT) -> T:
         """Call a function on the loop and return what it returns."""

@@ -7,7 +7,7 @@ What goes wrong in the runtime's thread, in a callback too, is raised at the end
 
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -61,6 +61,10 @@ class Control(Protocol):
         """Shut down as a program does, and return when it is over."""
         ...
 
+    def begin_shut_down(self) -> None:
+        """Shut down as a program does, and return at once."""
+        ...
+
     def close(self) -> None:
         """End at once; raise what went wrong meanwhile. Harmless when done before."""
         ...
@@ -95,6 +99,7 @@ class AsyncioControl:
         self.host = "127.0.0.1"
         self.notices: list[Notice] = []
         self._closed = False
+        self._ending: Future[None] | None = None
         self._thread = LoopThread("tokenwire asyncio", SteppedLoop(clock) if clock else None)
         self._runtime = self._thread.run(self._start(upstream_url, client, callbacks))
         self.port = self._runtime.port
@@ -116,12 +121,19 @@ class AsyncioControl:
         self._thread.run(_turn())
 
     def shut_down(self) -> None:
-        self._thread.run(self._runtime.shut_down())
+        self.begin_shut_down()
+        assert self._ending is not None
+        self._ending.result(LIMIT)
+
+    def begin_shut_down(self) -> None:
+        self._ending = self._thread.start(self._runtime.shut_down())
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        if self._ending is not None:
+            self._ending.cancel()
         try:
             self._thread.run(self._runtime.aclose())
         finally:
@@ -165,8 +177,11 @@ class AnyioControl:
         self._portal.call(_turn)
 
     def shut_down(self) -> None:
-        self._portal.call(self._runtime.shut_down)
+        self.begin_shut_down()
         self._running.result(LIMIT)
+
+    def begin_shut_down(self) -> None:
+        self._portal.call(self._runtime.shut_down)
 
     def close(self) -> None:
         with self._ending:

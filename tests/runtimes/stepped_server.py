@@ -115,6 +115,8 @@ class SteppedServer:
 
     def __init__(self, runtime: str, options: ServerOptions) -> None:
         ai = options.ai or AiOptions()
+        self.ending = False
+        """True: it was told to end."""
         self._clock = SteppedClock()
         self._server = WatchedServer(options)
         self._model_server = ModelServer(ai.offered_models, there=ai.model_server)
@@ -132,8 +134,14 @@ class SteppedServer:
 
     def net(self) -> AbstractContextManager[SocketNet]:
         """Return a network for one vector."""
-        pace = _SteppedPace(self._control, self._server, self._model_server, self._clock)
-        return socket_net(self._control.host, self._control.port, self._model_server, pace)
+        control = self._control
+        pace = _SteppedPace(control, self._server, self._model_server, self._clock)
+        return socket_net(control.host, control.port, self._model_server, pace, self.shut_down)
+
+    def shut_down(self) -> None:
+        """Tell it to end."""
+        self.ending = True
+        self._control.begin_shut_down()
 
     def close(self) -> None:
         """End at once; raise what went wrong meanwhile."""
@@ -223,7 +231,7 @@ class SteppedServers:
     def net(self, options: ServerOptions) -> AbstractContextManager[SocketNet]:
         """Return a network with a server that is set up like this, for one vector."""
         server = self._started.get(options)
-        if server is None:
+        if server is None or server.ending:
             server = self._started[options] = SteppedServer(self._runtime, options)
             self._ending.callback(server.close)
         return server.net()

@@ -3,11 +3,12 @@
     python vectors/fixture_server.py OPTIONS MODEL_SERVER
 
 OPTIONS is JSON (`ServerOptions` in `spec/schema/session-1.json`), MODEL_SERVER an address. It
-writes its port, and serves until it is ended.
+writes its port, serves until SIGTERM, and then shuts down.
 """
 
 import asyncio
 import secrets
+import signal
 import sys
 from contextlib import suppress
 
@@ -37,7 +38,10 @@ async def serve(options: ServerOptions, model_server: str) -> None:
     )
     await runtime.start("127.0.0.1", 0)
     print(runtime.port, flush=True)
-    await asyncio.Event().wait()
+    ending = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+    await ending.wait()
+    await runtime.shut_down()
 
 
 if __name__ == "__main__":

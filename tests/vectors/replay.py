@@ -105,6 +105,8 @@ class CommandServer:
         Raises:
             RuntimeError: it said something else.
         """
+        self.ending = False
+        """True: it was told to end."""
         self._patience = patience
         ai = options.ai or AiOptions()
         self._model_server = ModelServer(ai.offered_models, there=ai.model_server)
@@ -120,7 +122,12 @@ class CommandServer:
     def net(self) -> AbstractContextManager[SocketNet]:
         """Return a network for one vector."""
         pace = RealPace(self._patience)
-        return socket_net("127.0.0.1", self._port, self._model_server, pace)
+        return socket_net("127.0.0.1", self._port, self._model_server, pace, self.shut_down)
+
+    def shut_down(self) -> None:
+        """Tell it to end."""
+        self.ending = True
+        self._process.terminate()
 
     def close(self) -> None:
         """End it."""
@@ -132,7 +139,8 @@ class CommandServer:
 def replay_against(command: list[str], files: Iterable[str], patience: float = _PATIENCE) -> Report:
     """Play all vectors of files that a real clock allows.
 
-    A server is started for each set of options; they are played side by side.
+    A server is started for each set of options, and another after a `shutdown`; they are played
+    side by side.
 
     Args:
         command: what starts a server.
@@ -146,8 +154,16 @@ def replay_against(command: list[str], files: Iterable[str], patience: float = _
 
     def play(options: ServerOptions) -> Report:
         server = CommandServer(command, options, patience)
+
+        def net(options: ServerOptions) -> AbstractContextManager[Net]:
+            nonlocal server
+            if server.ending:
+                server.close()
+                server = CommandServer(command, options, patience)
+            return server.net()
+
         try:
-            return replay(by_options[options], lambda _: server.net(), movable_clock=False)
+            return replay(by_options[options], net, movable_clock=False)
         finally:
             server.close()
 

@@ -60,10 +60,18 @@ class RealPace:
 class SocketNet:
     """A server that listens, and its model server, for one vector."""
 
-    def __init__(self, host: str, port: int, model_server: ModelServer, pace: Pace) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        model_server: ModelServer,
+        pace: Pace,
+        shut_down: Callable[[], None],
+    ) -> None:
         self._address = (host, port)
         self._model_server = model_server
         self._pace = pace
+        self._shut_down = shut_down
         self.links: list[SocketLink] = []
         self.models: list[SocketModel] = []
         """The requests that the player has seen."""
@@ -77,6 +85,11 @@ class SocketNet:
     def wait(self, ms: int) -> None:
         self.settle()
         self._pace.wait(ms)
+
+    def shut_down(self) -> None:
+        self.settle()
+        self._shut_down()
+        self.settle()
 
     def asked(self, *, wait: bool) -> "SocketModel | None":
         self.settle()
@@ -107,9 +120,19 @@ class SocketNet:
 
 
 @contextmanager
-def socket_net(host: str, port: int, model_server: ModelServer, pace: Pace) -> Iterator[SocketNet]:
-    """A network for the time of one vector."""
-    net = SocketNet(host, port, model_server, pace)
+def socket_net(
+    host: str, port: int, model_server: ModelServer, pace: Pace, shut_down: Callable[[], None]
+) -> Iterator[SocketNet]:
+    """A network for the time of one vector.
+
+    Args:
+        host: where the server listens.
+        port: the same.
+        model_server: whom it asks.
+        pace: when it has dealt with what it was sent.
+        shut_down: tells it to end, and returns at once.
+    """
+    net = SocketNet(host, port, model_server, pace, shut_down)
     try:
         yield net
     finally:

@@ -70,6 +70,10 @@ class Net(Protocol):
 
     def wait(self, ms: int) -> None: ...
 
+    def shut_down(self) -> None:
+        """Tell the server to end, and return at once."""
+        ...
+
     def asked(self, *, wait: bool) -> "ModelLink | None":
         """Return the next request for a stream to the model server; None: there is none.
 
@@ -169,6 +173,8 @@ class Player:
             case vectors.Cancelled():
                 if not self._models[step.model].cancelled:
                     raise VectorFailed("the model's connection should have been closed")
+            case vectors.Shutdown():
+                self._net.shut_down()
             case vectors.Wait():
                 self._net.wait(step.ms)
 

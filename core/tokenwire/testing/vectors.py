@@ -100,6 +100,10 @@ class Wait(_Step, frozen=True, tag="wait"):
     ms: int
 
 
+class Shutdown(_Step, frozen=True, tag="shutdown"):
+    """Tell the server to end, as SIGTERM does: for the next vector there is a new one."""
+
+
 class ExpectedResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An HTTP response: what is given must be so."""
 
@@ -189,7 +193,7 @@ class Cancelled(_Step, frozen=True, tag="cancelled"):
 
 ClientStep = Connect | Send | Request | Upgrade | SendFrame | Eof | Drop | Stop | Read | Expect
 ModelStep = Asked | Answer | Refuse | Finish | Break | Cancelled
-Step = ClientStep | ModelStep | Wait
+Step = ClientStep | ModelStep | Wait | Shutdown
 
 
 class AiOptions(
@@ -250,6 +254,8 @@ class ServerOptions(
     """Of one address."""
     trusted_proxies: tuple[str, ...] = ()
     """Whose X-Forwarded-For and Forwarded count: addresses and networks."""
+    shutdown_timeout: int = 10_000
+    """How long running streams may take after a `shutdown`."""
     ai: AiOptions | None = None
     """None: there is no `/ai`."""
 

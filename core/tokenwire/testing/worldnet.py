@@ -54,6 +54,7 @@ def config(options: ServerOptions) -> Config:
         handshake_burst=options.handshake_burst,
         guesses_per_minute=options.guesses_per_minute,
         trusted_proxies=options.trusted_proxies,
+        shutdown_timeout=options.shutdown_timeout,
     )
 
 
@@ -125,6 +126,10 @@ class WorldNet:
     def wait(self, ms: int) -> None:
         self.world.advance(ms)
         self.react()
+
+    def shut_down(self) -> None:
+        self.world.server.shut_down(self.world.now)
+        self.world.pump()
 
     def asked(self, *, wait: bool) -> "WorldModel | None":
         if self._asked == len(self.world.models):
