@@ -14,7 +14,9 @@ from tokenwire.ai.log import TokenLog
 from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.service import AiService
 from tokenwire.ai.session import AiSession
+from tokenwire.ai.sessions import Sessions
 from tokenwire.ai.stream import LaneEvent, Stream
+from tokenwire.ai.streams import Streams
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.socketio.recovery import Journal
 from tokenwire.socketio.socket import Socket
@@ -256,21 +258,21 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("a full log stays full")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def broken(self: AiService, stream: Stream, now: Millis) -> bool:
+    def broken(self: Streams, stream: Stream, now: Millis) -> bool:
         return stream.log.size > self._config.log_bytes
 
-    patch.setattr(AiService, "_is_full", broken)
+    patch.setattr(Streams, "_is_full", broken)
 
 
 @variant("text is evicted that was not sent")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def broken(self: AiService, stream: Stream, now: Millis) -> bool:
+    def broken(self: Streams, stream: Stream, now: Millis) -> bool:
         log = stream.log
         log.evict_to(self._config.log_bytes, before=log.last_seq + 1)
         stream.next_seq = max(stream.next_seq, log.first_seq)
         return False
 
-    patch.setattr(AiService, "_is_full", broken)
+    patch.setattr(Streams, "_is_full", broken)
 
 
 @variant("text is evicted that may not have arrived")
@@ -289,13 +291,13 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("a transfer forgets that models are paused")
 def _(patch: pytest.MonkeyPatch) -> None:
-    transfer = AiService._transfer
+    take_over = Sessions.take_over
 
-    def broken(self: AiService, previous: AiSession, session: AiSession, now: Millis) -> object:
+    def broken(self: Sessions, previous: AiSession, session: AiSession, now: Millis) -> object:
         previous.paused.clear()
-        return transfer(self, previous, session, now)
+        return take_over(self, previous, session, now)
 
-    patch.setattr(AiService, "_transfer", broken)
+    patch.setattr(Sessions, "take_over", broken)
 
 
 # -- who is who ------------------------------------------------------------------------------------
@@ -306,15 +308,15 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def broken(
         self: AiService, socket: Socket, reason: str, now: Millis, *, may_return: bool
     ) -> None:
-        session = self._by_socket[socket.id]
+        session = self._sessions.by_socket[socket.id]
         if session.socket is socket:
-            self._lose(session, socket, now)
+            self._sessions.lose(session, socket, now)
             return
-        del self._by_socket[socket.id]
+        del self._sessions.by_socket[socket.id]
         if session.successor is not None:
             for stream in list(session.successor.streams.values()):
                 if stream.running:
-                    self._cancel(session.successor, stream, now)
+                    self._streams.cancel(session.successor, stream, now)
 
     patch.setattr(AiService, "disconnected", broken)
 
@@ -326,20 +328,20 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @variant("a clientId is good more than once")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(AiService, "_confirm_transfer", nothing)
+    patch.setattr(Sessions, "confirm", nothing)
 
 
 @variant("a pid lives on after a transfer")
 def _(patch: pytest.MonkeyPatch) -> None:
-    transfer = AiService._transfer
+    take_over = Sessions.take_over
 
-    def broken(self: AiService, previous: AiSession, session: AiSession, now: Millis) -> object:
-        result = transfer(self, previous, session, now)
+    def broken(self: Sessions, previous: AiSession, session: AiSession, now: Millis) -> object:
+        result = take_over(self, previous, session, now)
         if previous.pid_key:
             self._by_pid[previous.pid_key] = session
         return result
 
-    patch.setattr(AiService, "_transfer", broken)
+    patch.setattr(Sessions, "take_over", broken)
 
 
 @variant("anybody may cancel")
@@ -348,7 +350,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: AiService, session: AiSession, args: list[Any], now: Millis) -> object:
         name = args[0]["streamId"]
-        owners = [session, *self._by_socket.values()]
+        owners = [session, *self._sessions.by_socket.values()]
         owner = next((owner for owner in owners if name in owner.streams), session)
         return on_cancel(self, owner, args, now)
 
@@ -361,12 +363,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
     def broken(self: AiService, session: AiSession, args: list[Any], now: Millis) -> object:
         for name in args[0].get("streams", {}):
-            for owner in list(self._by_socket.values()):
+            for owner in list(self._sessions.by_socket.values()):
                 if name in owner.streams and name not in session.streams:
                     stream = owner.streams[name]
                     owner.drop(stream)
                     session.adopt(stream)
-                    self._streams[stream.id] = (session, stream)
+                    self._streams.give(stream, session)
         return on_reconnect(self, session, args, now)
 
     patch.setattr(AiService, "_on_reconnect", broken)

@@ -1,7 +1,7 @@
 """How much is held for the streams of all clients, and what may be.
 
 Rules of this file: it counts, and says how bad it is; what is done about it is decided in
-`service.py`. Above REFUSE percent new streams are refused, above EVICT sessions without a
+`streams.py`. Above REFUSE percent new streams are refused, above EVICT sessions without a
 connection go, above the limit all models are paused, until it is below EVICT again.
 """
 

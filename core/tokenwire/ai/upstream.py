@@ -33,7 +33,7 @@ _LINGER = 1_000  # for the last chunk of a response after its `done: true`
 
 
 class Listener(Protocol):
-    """Who wants what the model says (`service.py`)."""
+    """Who wants what the model says (`streams.py`)."""
 
     def upstream_lines(self, stream: StreamId, lines: list[ollama.Line], now: Millis) -> None:
         """Lines of text, in order. The last may be the end (`done`)."""
