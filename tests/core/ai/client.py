@@ -155,6 +155,12 @@ class Client:
         self.wire.drop()
 
 
+def back(world: World, client: Client, offset: str | None = None, **auth: object) -> Client:
+    """Return a client that is back by itself, with its last offset or another."""
+    payload: Fields = {"pid": client.pid, "offset": offset or client.offset, **auth}
+    return Client(world, payload)
+
+
 def text(said: list[Said], name: str = "s") -> str:
     """Return the text that a client shows for a stream, having read `said`."""
     shown = ""

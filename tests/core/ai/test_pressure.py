@@ -1,6 +1,6 @@
 """The measures against a slow reader, end to end in a virtual world: each step, each rule.
 
-Rules of this file: as of `test_service.py`. A client is slow when its socket has no room.
+Rules of this file: as of `test_streams.py`. A client is slow when its socket has no room.
 """
 
 import msgspec

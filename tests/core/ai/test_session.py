@@ -1,7 +1,7 @@
 """A session: the round of its streams, what waits for its client.
 
 Rules of this file: the socket is a stand-in that has room or has not; the service is a list of what
-it was told. What a service does with that is in `test_service.py`.
+it was told. What a service does with that is in `test_recovery.py`.
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """The counters, and the names under which they are shown.
 
-Rules of this file: what is counted when is tested where it happens (`test_service.py`).
+Rules of this file: what is counted when is tested where it happens.
 """
 
 import msgspec
