@@ -235,8 +235,9 @@ class EngineSession:
 
     def pull(self, out: list[bytes], budget: int, now: Millis) -> None:
         """Append Engine.IO packets to `out`: the session's own, then about `budget` bytes."""
-        out.extend(self.control)
-        self.control.clear()
+        if self.control:
+            out.extend(self.control)
+            self.control.clear()
         start = len(out)
         self.upper.pull(out, budget, now)
         for index in range(start, len(out)):
