@@ -12,7 +12,7 @@ from tokenwire.ai import events, messages, ollama, routing
 from tokenwire.ai.capability import Capabilities, is_client_id
 from tokenwire.ai.errors import Code, Refusal
 from tokenwire.ai.limits import Allowance
-from tokenwire.ai.memory import EVICT, REFUSE, Memory
+from tokenwire.ai.memory import Memory
 from tokenwire.ai.messages import Cursor, StreamRequest
 from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
@@ -275,9 +275,9 @@ class AiService:
                 details=f"limit: {limit}",
             )
         self._check_unread(session)
-        if self._memory.is_above(REFUSE):
+        if self._memory.is_scarce:
             self._make_room(now, running=False)
-            if self._memory.is_above(REFUSE):
+            if self._memory.is_scarce:
                 raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)
@@ -523,7 +523,7 @@ class AiService:
         """The stream holds more: nobody may hold too much, nor all together."""
         starved = self._memory.is_starved
         self._count(stream, now)
-        if self._memory.is_above(EVICT):
+        if self._memory.is_short:
             self._evict(now)
             if self._memory.is_starved and not starved:
                 self._starve(now)
@@ -558,10 +558,9 @@ class AiService:
 
     def _evict(self, now: Millis) -> None:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
-        if not self._memory.is_above(EVICT):
-            return
-        for session in list(self._absent):
-            if not self._memory.is_above(EVICT):
+        absent = list(self._absent) if self._memory.is_short else []
+        for session in absent:
+            if not self._memory.is_short:
                 return
             if session.streams:
                 self._counters.evictions += 1
