@@ -58,8 +58,7 @@ class Pressure:
         if stream.pace is not None:
             self._release(session, stream, now)
         waited = session.has_events()
-        session.take_turn(stream)
-        writable = session.writable()
+        writable = session.take_turn(stream)
         if not writable:
             stream.hold()
         if waited or not writable:

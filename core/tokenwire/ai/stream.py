@@ -445,7 +445,9 @@ class Stream:
 
     def is_ready(self) -> bool:
         """Return True if there is something to hand over that may go."""
-        if self.next_seq <= self.released:
+        if self.next_seq <= self.log.last_seq and (
+            self.pace is None or self.next_seq <= self._released
+        ):
             return True
         if self.lane_at == self.lane_end:
             return False
