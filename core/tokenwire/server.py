@@ -195,11 +195,13 @@ class Server(Endpoint):
                 link.served = True
                 http.send_response(response)
                 self._advance(conn, link, now)
+        early = http.early
         if http.phase is Phase.UPGRADED and http.out_size < max_bytes:
             self.messages_to_send(conn, messages, max_bytes - http.out_size, now)
             if messages:
                 http.send_messages(messages)
-            http.receive_early()
+            if early:
+                http.receive_early()
             code = self._engine.close_code(conn)
             if code is not None:
                 http.close_websocket(code)
@@ -220,11 +222,8 @@ class Server(Endpoint):
             return chunk
         if not chunk.data:
             self.outputs.pulled_empty(conn)
-        elif (
-            http.phase is Phase.UPGRADED
-            and not http.has_output
-            and not self._engine.has_messages(conn)
-        ):
+        elif http.phase is Phase.UPGRADED and len(chunk.data) < max_bytes and not early:
+            # All that waited had room. (What answers early frames was not asked for.)
             self.outputs.pulled_empty(conn)
             return Chunk(chunk.data, last=True)
         return chunk

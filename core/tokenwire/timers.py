@@ -45,18 +45,22 @@ class Timer(enum.Enum):
 
 
 Key = int | str
+_Entry = tuple[Millis, int, Timer, Key]
 
 
 class Timers:
     """A table of deadlines."""
 
-    __slots__ = ("_count", "_heap", "_live")
+    __slots__ = ("_count", "_first", "_heap", "_live", "_next")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[Millis, int, Timer, Key]] = []
+        self._heap: list[_Entry] = []
         self._live: dict[tuple[Timer, Key], tuple[int, int]] = {}
         """The number of the entry that counts, and its deadline."""
         self._count = 0
+        self._first: _Entry | None = None
+        """The entry of which `_next` tells."""
+        self._next: Deadline | None = None
 
     def set(self, timer: Timer, key: Key, at: int) -> None:
         """Set or move the deadline of (timer, key)."""
@@ -80,10 +84,11 @@ class Timers:
 
     def next(self) -> Deadline | None:
         """Return the earliest deadline."""
-        if not self._heap:
-            return None
-        at, _, timer, _ = self._heap[0]
-        return Deadline(at, timer.value)
+        first = self._heap[0] if self._heap else None
+        if first is not self._first:
+            self._first = first
+            self._next = None if first is None else Deadline(first[0], first[2].value)
+        return self._next
 
     def due(self, now: Millis) -> Iterator[tuple[Timer, Key]]:
         """Take out and yield each (timer, key) that was due when this was called, in order."""
@@ -105,7 +110,7 @@ class Timers:
         while heap and not self._counts(heap[0]):
             heapq.heappop(heap)
 
-    def _counts(self, entry: tuple[Millis, int, Timer, Key]) -> bool:
+    def _counts(self, entry: _Entry) -> bool:
         """Return True unless the entry was moved or cleared since."""
         _, number, timer, key = entry
         live = self._live.get((timer, key))

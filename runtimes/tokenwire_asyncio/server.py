@@ -93,12 +93,14 @@ class Runtime:
 
         Raises:
             ValueError: `upstream_url` is no http or https address.
+            RuntimeError: no event loop runs.
         """
         self.core = core
         self._respond = respond
         self._handle = handle
         self._notify = notify
-        self._upstreams = Upstreams(core, upstream_url, upstream_client, now, self.pump)
+        self._upstreams = Upstreams(core, upstream_url, upstream_client, self.now, self.pump)
+        self._loop = asyncio.get_running_loop()
         self._connections: dict[ConnId, _Connection] = {}
         self._listener: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -107,6 +109,10 @@ class Runtime:
         self._stopped = asyncio.Event()
         self._draining = False
         self._lost = asyncio.Event()
+
+    def now(self) -> Millis:
+        """Return the time of the loop that it runs on."""
+        return Millis(int(self._loop.time() * 1000))
 
     @property
     def port(self) -> int:
@@ -130,8 +136,7 @@ class Runtime:
         Raises:
             OSError: the address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(
+        listener = await self._loop.create_server(
             lambda: _Connection(self), host, port, backlog=_BACKLOG, start_serving=False
         )
         for listening in listener.sockets:
@@ -148,7 +153,7 @@ class Runtime:
 
         Until then the server listens: clients on polling come with new connections for the rest.
         """
-        self.core.shut_down(now())
+        self.core.shut_down(self.now())
         self.pump()
         await self._stopped.wait()
         await self._stop_listening()
@@ -187,9 +192,8 @@ class Runtime:
         listener, self._listener = self._listener, None
         if listener is None:
             return
-        loop = asyncio.get_running_loop()
         for listening in listener.sockets:
-            loop.remove_reader(listening.fileno())
+            self._loop.remove_reader(listening.fileno())
         for _ in range(3):
             await asyncio.sleep(0)
         listener.close()
@@ -238,10 +242,10 @@ class Runtime:
 
     def _answer(self, output: HttpRequest) -> None:
         try:
-            self.core.respond(output.conn, self._respond(output.request), now())
+            self.core.respond(output.conn, self._respond(output.request), self.now())
         except Exception:  # the answer may be one that cannot be sent, too
             _log.exception("the program's respond raised")
-            self.core.respond(output.conn, Response(500), now())
+            self.core.respond(output.conn, Response(500), self.now())
 
     def _set_timer(self) -> None:
         deadline = self.core.next_timeout()
@@ -252,13 +256,13 @@ class Runtime:
             self._timer.cancel()
         self._timer, self._timer_at = None, at
         if at is not None:
-            delay = max(0, at - now()) / 1000
-            self._timer = asyncio.get_running_loop().call_later(delay, self._timeout)
+            delay = max(0, at - self.now()) / 1000
+            self._timer = self._loop.call_later(delay, self._timeout)
 
     def _timeout(self) -> None:
         assert self._timer_at is not None
         # A loop that wakes a moment early must not spin.
-        instant = max(self._timer_at, now())
+        instant = max(self._timer_at, self.now())
         self._timer = self._timer_at = None
         self.core.handle_timeout(instant)
         self.pump()
@@ -273,6 +277,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._core = runtime.core
+        self._now = runtime.now
         self._blocked = False
         self._ending = False
 
@@ -283,18 +288,18 @@ class _Connection(asyncio.Protocol):
         # asyncio sets TCP_NODELAY itself.
         address = transport.get_extra_info("peername")
         peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer()
-        self._conn = self._core.connected(peer, now())
+        self._conn = self._core.connected(peer, self._now())
         self._runtime._connections[self._conn] = self
         self._runtime.pump()
 
     def data_received(self, data: bytes) -> None:
         if not self._ending:
-            self._core.receive_data(self._conn, data, now())
+            self._core.receive_data(self._conn, data, self._now())
             self._runtime.pump()
 
     def eof_received(self) -> bool:
         if not self._ending:
-            self._core.receive_eof(self._conn, now())
+            self._core.receive_eof(self._conn, self._now())
             self._runtime.pump()
         return True  # the core ends the connection
 
@@ -302,12 +307,12 @@ class _Connection(asyncio.Protocol):
         self._ending = True
         self._runtime._connections.pop(self._conn, None)
         self._runtime._lost.set()
-        self._core.connection_lost(self._conn, now())
+        self._core.connection_lost(self._conn, self._now())
         self._runtime.pump()
 
     def pause_writing(self) -> None:
         self._blocked = True
-        self._core.write_blocked(self._conn, now())
+        self._core.write_blocked(self._conn, self._now())
 
     def resume_writing(self) -> None:
         self._blocked = False
@@ -317,7 +322,7 @@ class _Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write while the socket has room."""
         while not (self._blocked or self._ending):
-            chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, now())
+            chunk = self._core.data_to_send(self._conn, _WRITE_BYTES, self._now())
             if chunk.data:
                 self._transport.write(chunk.data)
             more = chunk.data and not chunk.last

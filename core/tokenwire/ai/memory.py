@@ -12,24 +12,26 @@ EVICT = 95
 class Memory:
     """A counter of bytes against a limit."""
 
-    __slots__ = ("_limit", "held", "is_starved")
+    __slots__ = ("_limit", "held", "is_short", "is_starved")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.held = 0
+        self.is_short = False
+        """True: above EVICT percent of the limit."""
         self.is_starved = False
-        """True from above the limit until it is below EVICT percent of it."""
+        """True from above the limit until it is not short any more."""
 
     def add(self, size: int) -> None:
         """Count what is held more, or less."""
         self.held += size
-        if self.held > self._limit:
-            self.is_starved = True
-        elif not self.is_above(EVICT):
-            self.is_starved = False
+        self.is_short = self.held * 100 > self._limit * EVICT
+        self.is_starved = self.is_short and (self.is_starved or self.held > self._limit)
 
-    def is_above(self, percent: int) -> bool:
-        return self.held * 100 > self._limit * percent
+    @property
+    def is_scarce(self) -> bool:
+        """True: above REFUSE percent of the limit."""
+        return self.held * 100 > self._limit * REFUSE
 
     def share(self, streams: int) -> int:
         """Return what each of so many streams may keep of text that was handed over, when memory

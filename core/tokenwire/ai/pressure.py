@@ -57,10 +57,14 @@ class Pressure:
         """The stream has more for its client, or may hand over more of it."""
         if stream.pace is not None:
             self._release(session, stream, now)
-        session.take_turn(stream)
-        if not session.writable():
+        waited = session.has_events()
+        writable = session.take_turn(stream)
+        if not writable:
             stream.hold()
-        self.relieve(session, stream, now)
+        if waited or not writable:
+            self.relieve(session, stream, now)
+        elif stream.running:  # the client gets this now
+            self._bound(session, stream, now)
 
     def refused(self, session: AiSession, now: Millis) -> None:
         """The client's socket takes no more: what it was not handed waits."""
@@ -95,8 +99,16 @@ class Pressure:
             self._begin_episode(session, now)
             if self._skips and session.told:
                 self._skip(session, stream)
-        wait = behind and not self._skips
-        if wait or self._is_full(stream, now) or self._is_ahead(session, stream, 1):
+        if behind and not self._skips:
+            self._pause(session, stream, now)
+        else:
+            self._bound(session, stream, now)
+
+    def _bound(self, session: AiSession, stream: Stream, now: Millis) -> None:
+        """Pause the model of a stream that holds all it may, whoever reads it."""
+        if self._is_full(stream, now) or (
+            stream.pace is not None and self._is_ahead(session, stream, 1)
+        ):
             self._pause(session, stream, now)
 
     def _is_behind(self, session: AiSession) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from tokenwire.ai import events, messages, ollama, routing
 from tokenwire.ai.capability import is_client_id
 from tokenwire.ai.errors import Code, Refusal
-from tokenwire.ai.memory import REFUSE
 from tokenwire.ai.messages import Cursor, StreamRequest
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.sessions import Sessions
@@ -232,9 +231,9 @@ class AiService:
                 details=f"limit: {limit}",
             )
         self._check_unread(session)
-        if self._streams.memory.is_above(REFUSE):
+        if self._streams.memory.is_scarce:
             self._streams.make_room(now, running=False)
-            if self._streams.memory.is_above(REFUSE):
+            if self._streams.memory.is_scarce:
                 raise Refusal(Code.NODE_OVERLOADED)
         self._check_model(request.model)
         route = self._route(request)

@@ -113,9 +113,6 @@ class AiSession:
         """Return True if what is said now reaches the client, now or when it comes back."""
         return self.socket is not None or self._control is not None
 
-    def writable(self) -> bool:
-        return self.socket is not None and self.socket.writable()
-
     def active_streams(self) -> int:
         return sum(stream.running for stream in self.streams.values())
 
@@ -166,14 +163,13 @@ class AiSession:
         self._unfinished.pop(stream.number, None)
         del self.streams[stream.name]
 
-    def take_turn(self, stream: Stream) -> None:
-        """The stream has something for the client."""
+    def take_turn(self, stream: Stream) -> bool:
+        """The stream has something for the client. Return True if that can go out now."""
         if not stream.in_turn and stream.is_ready():
             stream.in_turn = True
             self._turns.append(stream)
             self._unfinished[stream.number] = stream
-        if self.socket is not None:
-            self.socket.wake()
+        return self.socket is not None and self.socket.wake()
 
     def drop_turn(self, stream: Stream) -> None:
         """The stream has nothing more for this session's client."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from tokenwire.ai.capability import Capabilities
 from tokenwire.ai.limits import Allowance
-from tokenwire.ai.memory import EVICT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters
 from tokenwire.ai.streams import Streams
@@ -140,10 +139,10 @@ class Sessions:
 
     def evict(self, now: Millis) -> None:
         """If memory is short, forget sessions whose clients are away, the longest absent first."""
-        if not self._streams.memory.is_above(EVICT):
-            return
-        for session in list(self._absent):
-            if not self._streams.memory.is_above(EVICT):
+        memory = self._streams.memory
+        absent = list(self._absent) if memory.is_short else []
+        for session in absent:
+            if not memory.is_short:
                 return
             if session.streams:
                 self._counters.evictions += 1

@@ -109,10 +109,10 @@ class Stream:
         "_fixed_bytes",
         "_lane",
         "_merges",
-        "_plain_metadata",
         "_released",
         "_rewound",
         "_token_agent",
+        "_token_end",
         "_token_head",
         "_tool_call_room",
         "accepted_at",
@@ -216,7 +216,8 @@ class Stream:
         # An `ai:token` is the same text around a few numbers: all but those is made once.
         self._token_head = b'["ai:token",{"streamId":%b,"data":' % json.encode(name)
         self._token_agent = b',"agent":%b,"tokenCount":' % json.encode(route.agent)
-        self._plain_metadata = json.encode(events.TokenMetadata(model=request.model))
+        metadata = json.encode(events.TokenMetadata(model=request.model))
+        self._token_end = b',"metadata":%b}' % metadata
         self._say_start(resumed=False)
 
     def is_for(self, request: StreamRequest) -> bool:
@@ -444,7 +445,9 @@ class Stream:
 
     def is_ready(self) -> bool:
         """Return True if there is something to hand over that may go."""
-        if self.next_seq <= self.released:
+        if self.next_seq <= self.log.last_seq and (
+            self.pace is None or self.next_seq <= self._released
+        ):
             return True
         if self.lane_at == self.lane_end:
             return False
@@ -527,9 +530,8 @@ class Stream:
         """Append such tokens until `budget` bytes are reached, none after `last`."""
         opening = head + self._token_head
         agent = self._token_agent
-        closing = b',"metadata":%b}' % self._plain_metadata
         before, after = (b"", b"") if offsets is None else offsets.offset_around(self)
-        closing += before
+        closing = self._token_end + before
         after += b"]"
         used = 0
         first = self.next_seq

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from tokenwire.ai import events, ollama, routing
 from tokenwire.ai.errors import Code
-from tokenwire.ai.memory import EVICT, Memory
+from tokenwire.ai.memory import Memory
 from tokenwire.ai.messages import StreamRequest
 from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
@@ -268,7 +268,7 @@ class Streams:
         """The stream holds more: nobody may hold too much, nor all together."""
         starved = self.memory.is_starved
         self.count(stream, now)
-        if self.memory.is_above(EVICT):
+        if self.memory.is_short:
             self._evict(now)
             if self.memory.is_starved and not starved:
                 self._starve(now)

@@ -336,19 +336,13 @@ class Engine:
         if socket is None:
             return
         socket.blocked = False
-        out.extend(socket.control)
-        socket.control.clear()
+        if socket.control:
+            out.extend(socket.control)
+            socket.control.clear()
         session = socket.session
         if session is not None and session.ws is socket:
             session.pull(out, budget, now)
             session.pulled(conn, len(out), now)
-
-    def has_messages(self, conn: ConnId) -> bool:
-        """Return True if `messages_to_send` would have some."""
-        socket = self._websockets.get(conn)
-        session = None if socket is None else socket.session
-        mine = session is not None and session.ws is socket and session.has_output()
-        return mine or (socket is not None and bool(socket.control))
 
     def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
         """The socket has room, and gets so many bytes."""

@@ -189,12 +189,15 @@ class EngineSession:
     def move(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]
 
-    def wake(self) -> None:
-        """There is something to send, or to answer a poll with."""
+    def wake(self) -> bool:
+        """There is something to send, or to answer a poll with. Return `writable`."""
         if self.ws is not None:
             self._outputs.want_write(self.ws.conn)
-        elif self.poll is not None:
+            return not self.ws.blocked
+        if self.poll is not None:
             self._outputs.want_write(self.poll)
+            return not self.poll_blocked
+        return False
 
     # -- heartbeat: the server pings, the client answers -------------------------------------------
 

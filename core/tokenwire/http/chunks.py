@@ -53,6 +53,8 @@ class ChunkedBody:
         while at < len(data) and not self.done:
             if self._part is _Part.SIZE and not self._line:
                 at = self._feed_whole(data, at, body)
+                if at == len(data):
+                    break
             if self._part is _Part.DATA:
                 piece = data[at : at + self._left]
                 body += piece

@@ -61,11 +61,12 @@ class HttpConnection:
         "_last",
         "_left",
         "_out",
-        "_out_size",
         "_peer",
         "_seen",
         "_unread",
+        "early",
         "events",
+        "out_size",
         "phase",
         "websocket",
     )
@@ -85,13 +86,16 @@ class HttpConnection:
         """How much is still to come of a body whose length was told."""
         self._body = bytearray()
         self._out: deque[bytes] = deque()
-        self._out_size = 0
+        self.out_size = 0
+        """Bytes that are queued."""
         self._cut = False
         """True: what is queued begins inside a frame or a response."""
         self._end = False
         self._last = False
         """True: the peer sends no more."""
         self.phase = Phase.HEAD
+        self.early = False
+        """True: `receive_early` is to be called."""
         self.websocket: WebSocket | None = None
         self.events: deque[HttpEvent] = deque()
 
@@ -251,12 +255,14 @@ class HttpConnection:
         self._cut = True
         self._h11 = self._head = self._key = None
         self.phase = Phase.UPGRADED
+        self.early = True
         self.websocket = WebSocket(
             max_message=self._config.max_payload, max_fragments=self._config.max_fragments
         )
 
     def receive_early(self) -> None:
         """Take the frames that came with the handshake, behind what is sent first."""
+        self.early = False
         if self.phase is Phase.UPGRADED and self._unread:
             early, self._unread = bytes(self._unread), bytearray()
             self._receive_frames(early)
@@ -285,7 +291,7 @@ class HttpConnection:
     def _queue(self, data: bytes | None) -> None:
         if data:
             self._out.append(data)
-            self._out_size += len(data)
+            self.out_size += len(data)
 
     def _finish(self) -> None:
         self.phase = Phase.OVER
@@ -297,11 +303,6 @@ class HttpConnection:
     def end(self) -> None:
         """End after what is queued."""
         self._finish()
-
-    @property
-    def out_size(self) -> int:
-        """Bytes that are queued."""
-        return self._out_size
 
     @property
     def _waits(self) -> bool:
@@ -318,12 +319,12 @@ class HttpConnection:
             self._queue(control)
         else:
             self._out.insert(1 if self._cut else 0, control)
-            self._out_size += len(control)
+            self.out_size += len(control)
 
     def take(self, max_bytes: int) -> Chunk:
         """Take at most `max_bytes` of what is queued."""
         websocket = self.websocket
-        if websocket is not None and websocket.has_control and self._out_size < max_bytes:
+        if websocket is not None and websocket.has_control and self.out_size < max_bytes:
             self._queue_control(websocket)
         data = b"".join(self._out)
         self._out.clear()
@@ -331,7 +332,7 @@ class HttpConnection:
             self._out.append(data[max_bytes:])
             data = data[:max_bytes]
         self._cut = bool(self._out)
-        self._out_size -= len(data)
+        self.out_size -= len(data)
         end = self._end and not self._waits
         if end:
             self._end = False

@@ -40,7 +40,7 @@ class Listener(Protocol):
 class Exchange:
     """The bytes of one request and its answer."""
 
-    __slots__ = ("_chunks", "_h11", "_listener", "_status", "_stream", "request", "state")
+    __slots__ = ("_chunks", "_h11", "_listener", "_status", "_stream", "over", "request", "state")
 
     def __init__(
         self,
@@ -77,28 +77,13 @@ class Exchange:
         self._h11.send(h11.Data(data=request.body))
         self._h11.send(h11.EndOfMessage())
         self.state = State.HEAD
-
-    @property
-    def over(self) -> bool:
+        self.over = False
         """True: nothing more is to be read; close the socket."""
-        return self.state in (State.DONE, State.FAILED)
 
     def receive_data(self, data: bytes, now: Millis) -> None:
-        """Take bytes, at least one, cut anywhere."""
+        """Take bytes, cut anywhere."""
         if not self.over:
             self._receive(data, now)
-
-    def receive_eof(self, now: Millis) -> None:
-        """The server sends no more: an answer may end so (RFC 9112 6.3)."""
-        if not self.over and self._chunks is None:
-            self._receive(b"", now)
-        self.connection_lost(now)
-
-    def connection_lost(self, now: Millis) -> None:
-        """The socket is gone, or there never was one. Harmless when said twice."""
-        if not self.over:
-            self.state = State.FAILED
-            self._tell_end(now)
 
     def _receive(self, data: bytes, now: Millis) -> None:
         body = bytearray()
@@ -110,7 +95,7 @@ class Exchange:
             else:
                 self._read_chunks(self._chunks, data, body)
         except (RemoteProtocolError, h11.RemoteProtocolError):
-            self.state = State.FAILED  # what came before is told
+            self._end(State.FAILED)  # what came before is told
         if heading and self._status is not None:
             self._listener.upstream_answered(self._stream, self._status, now)
         if body:
@@ -118,10 +103,22 @@ class Exchange:
         if self.over:
             self._tell_end(now)
 
+    def receive_eof(self, now: Millis) -> None:
+        """The server sends no more: an answer may end so (RFC 9112 6.3)."""
+        if self._chunks is None:
+            self.receive_data(b"", now)
+        self.connection_lost(now)
+
+    def connection_lost(self, now: Millis) -> None:
+        """The socket is gone, or there never was one. Harmless when said twice."""
+        if not self.over:
+            self._end(State.FAILED)
+            self._tell_end(now)
+
     def _read_chunks(self, chunks: ChunkedBody, data: bytes, body: bytearray) -> None:
         chunks.feed(data, body)
         if chunks.done:
-            self.state = State.DONE
+            self._end(State.DONE)
 
     def _read(self, body: bytearray) -> None:
         while True:
@@ -136,12 +133,16 @@ class Exchange:
                 case h11.Data() as data:
                     body += data.data
                 case h11.EndOfMessage():
-                    self.state = State.DONE
+                    self._end(State.DONE)
                     return
                 case h11.InformationalResponse():
                     pass
                 case _:  # it needs more
                     return
+
+    def _end(self, state: State) -> None:
+        self.state = state
+        self.over = True
 
     def _tell_end(self, now: Millis) -> None:
         if self.state is State.DONE:

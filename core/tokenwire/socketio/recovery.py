@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 class Journal:
     """The last events of one socket."""
 
-    __slots__ = ("_kept", "_last", "_max_bytes", "_name", "_size")
+    __slots__ = ("_kept", "_max_bytes", "_name", "_size", "last")
 
     def __init__(self, name: str, max_bytes: int) -> None:
         """
@@ -34,7 +34,8 @@ class Journal:
             max_bytes: how much is kept.
         """
         self._kept: deque[list[bytes]] = deque()
-        self._last = 0
+        self.last = 0
+        """The number of the last event."""
         self._name = name
         self._max_bytes = max_bytes
         self._size = 0
@@ -48,18 +49,13 @@ class Journal:
         """Bytes held."""
         return self._size
 
-    @property
-    def last(self) -> int:
-        """The number of the last event."""
-        return self._last
-
     def offset(self, number: int) -> bytes:
         """Return the offset of an event."""
         return b"%b.%d" % (self._name.encode(), number)
 
     def keep(self, messages: list[bytes]) -> None:
         """Keep the packet of the next event; the oldest make room for it."""
-        self._last += 1
+        self.last += 1
         self._kept.append(messages)
         self._size += _size(messages)
         while self._size > self._max_bytes:
@@ -78,7 +74,7 @@ class Journal:
 
     def after(self, number: int) -> list[list[bytes]] | None:
         """Return the packets after so many, or None: there were not so many, or more are gone."""
-        missed = self._last - number
+        missed = self.last - number
         if not 0 <= missed <= len(self._kept):
             return None
         return list(self._kept)[len(self._kept) - missed :]

@@ -166,10 +166,9 @@ class Socket:
         """Return True if what is queued now can go out now."""
         return self.carrier is not None and self.carrier.session.writable()
 
-    def wake(self) -> None:
-        """The socket's source has events."""
-        if self.carrier is not None:
-            self.carrier.session.wake()
+    def wake(self) -> bool:
+        """The socket's source has events. Return `writable`."""
+        return self.carrier is not None and self.carrier.session.wake()
 
     def send_event(self, body: bytes, now: Millis) -> None:
         """Queue an event given as its JSON array."""

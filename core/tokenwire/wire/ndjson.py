@@ -22,15 +22,17 @@ class LineSplitter:
         Raises:
             RemoteProtocolError: a line is longer than the limit.
         """
+        could_be_too_long = len(self._rest) + len(data) > self._max_line
         *lines, rest = data.split(b"\n")
         if lines and self._rest:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest = bytearray()
         self._rest += rest
-        longest = max(map(len, lines), default=0)
-        if max(len(self._rest), longest) > self._max_line:
+        if could_be_too_long and max(map(len, (*lines, self._rest))) > self._max_line:
             raise RemoteProtocolError("a line of the model's stream is too long")
-        return [line for line in lines if line and line != b"\r"]
+        if b"" in lines or b"\r" in lines:
+            return [line for line in lines if line and line != b"\r"]
+        return lines
 
     @property
     def size(self) -> int:

@@ -1,18 +1,15 @@
 """Bytes against a limit: how bad it is."""
 
-from tokenwire.ai.memory import EVICT, REFUSE, Memory
+from tokenwire.ai.memory import Memory
 
 
 def test_it_says_how_bad_it_is() -> None:
     memory = Memory(1_000)
-    memory.add(800)
-    assert not memory.is_above(REFUSE)
-    memory.add(1)
-    assert memory.is_above(REFUSE)
-    memory.add(149)
-    assert not memory.is_above(EVICT)
-    memory.add(1)
-    assert memory.is_above(EVICT)
+    seen: list[tuple[bool, bool]] = []
+    for size in (800, 1, 149, 1):
+        memory.add(size)
+        seen.append((memory.is_scarce, memory.is_short))
+    assert seen == [(False, False), (True, False), (True, False), (True, True)]
     assert memory.held == 951
 
 

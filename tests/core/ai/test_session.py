@@ -34,11 +34,9 @@ class Lead(Socket):
     def send_event(self, body: bytes, now: Millis) -> None:
         self.sent.append(body)
 
-    def writable(self) -> bool:
-        return self.room
-
-    def wake(self) -> None:
+    def wake(self) -> bool:
         self.woken += 1
+        return self.room
 
 
 class Told:
@@ -187,12 +185,13 @@ def test_active_streams_are_those_that_run() -> None:
 
 
 @pytest.mark.parametrize(("connected", "room"), [(True, True), (True, False), (False, True)])
-def test_it_is_writable_as_its_socket_is(connected: bool, room: bool) -> None:
+def test_a_turn_can_go_out_when_the_socket_takes_it(connected: bool, room: bool) -> None:
     rig = Rig()
     rig.socket.room = room
+    stream = rig.stream("a")
     if not connected:
         rig.session.socket = None
-    assert rig.session.writable() is (connected and room)
+    assert rig.session.take_turn(stream) is (connected and room)
 
 
 def test_without_a_socket_turns_are_kept_for_the_next() -> None:
