@@ -15,7 +15,9 @@ from tokenwire.http.head import RequestHead, options
 from tokenwire.types import Headers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:[0-9]{0,5})?")
-_END_OR_BAD_LINE = re.compile(rb"(\r\n\r\n)|(?<!\r)\n|\r[^\n]")
+# The end of a head, or a CR or LF that is not part of a CR LF. Such a set of bytes at its beginning
+# lets `re` go from one end of a line to the next; it would try alternatives at every byte.
+_END_OR_BAD_LINE = re.compile(rb"[\r\n](?:(?<=\r)(?:(\n\r\n)|[^\n])|(?<!\r)(?<!\r\n))")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LENGTH = re.compile(r"[0-9]{1,20}")  # so many digits as h11 takes
 _SINGLE = (
