@@ -15,6 +15,8 @@ from tokenwire.types import Deadline, Millis
 class Timer(enum.Enum):
     """What a deadline is for. The value is the `Deadline.reason`."""
 
+    __hash__ = object.__hash__  # Enum's own is a call in Python, at each look at a timer
+
     HTTP_HEADERS = "http headers"  # a request's headers are not whole in time
     HTTP_BODY = "http body"  # a request's body is not whole in time
     HTTP_WRITE = "http write"  # the socket takes nothing of an answer

@@ -1,9 +1,10 @@
 """A request to the model server, as the core steers it."""
 
 import abc
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import anyio
+from tokenwire.types import StreamId, UpstreamRequest
 
 
 class Limits(NamedTuple):
@@ -11,6 +12,8 @@ class Limits(NamedTuple):
 
     connect_timeout: float
     """Seconds."""
+    probe_timeout: float
+    """Seconds for all of a probe."""
     receive_buffer: int
     """Bytes that the kernel may take of a paused model's text."""
     piece: int
@@ -40,3 +43,15 @@ class Call(abc.ABC):
     def cancel(self) -> None:
         """Close the connection at once."""
         self.scope.cancel()
+
+
+class Client(Protocol):
+    """What asks the model server, and tells the core what it answers."""
+
+    def call(self, stream: StreamId, request: UpstreamRequest) -> Call:
+        """Return a stream's request, to be run."""
+        ...
+
+    async def probe(self, request: UpstreamRequest) -> None:
+        """Look what the model server offers, and say `upstream_probed` once."""
+        ...

@@ -7,18 +7,20 @@ task in the runtime's group; its cancel scope is what CancelUpstream cancels.
 from collections.abc import Callable
 from typing import Literal
 
+import anyio
 import anyio.abc
-import httpx
 from tokenwire import Server
+from tokenwire.http import plain
 from tokenwire.http.exchange import Exchange
+from tokenwire.http.plain import PlainAddress
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 
-from tokenwire_anyio.call import Call, Limits
-from tokenwire_anyio.via_httpx import Httpx, HttpxCall
+from tokenwire_anyio.call import Call, Client, Limits
 from tokenwire_anyio.via_socket import SocketCall
 
 _LIMITS = Limits(
     connect_timeout=10.0,
+    probe_timeout=5.0,
     receive_buffer=64 * 1024,  # without it, the kernel takes megabytes, and hides a pause
     piece=16 * 1024,  # 3 ms of the shortest lines
 )
@@ -27,14 +29,34 @@ UpstreamClient = Literal["auto", "httpx"]
 """What asks the model server: "auto" takes a socket alone where that is enough."""
 
 
-def _checked(url: str) -> httpx.URL:
-    try:
-        base = httpx.URL(url)
-    except httpx.InvalidURL:
-        base = httpx.URL()
-    if base.scheme not in ("http", "https") or not base.host:
-        raise ValueError(f"upstream_url must be http:// or https:// and a host, not {url!r}")
-    return base
+class _Sockets:
+    """Asks a model server at a plain address (`call.Client`)."""
+
+    def __init__(
+        self,
+        address: PlainAddress,
+        core: Server,
+        now: Callable[[], Millis],
+        pump: Callable[[], None],
+    ) -> None:
+        self._address = address
+        self._core = core
+        self._now = now
+        self._pump = pump
+
+    def call(self, stream: StreamId, request: UpstreamRequest) -> Call:
+        return self._call(self._address.exchange(self._core, stream, request))
+
+    async def probe(self, request: UpstreamRequest) -> None:
+        exchange = self._address.probe(self._core, request)
+        with anyio.move_on_after(_LIMITS.probe_timeout):
+            await self._call(exchange).run()
+        exchange.connection_lost(self._now())  # if it is not over, it was too late
+        self._pump()
+
+    def _call(self, exchange: Exchange) -> SocketCall:
+        address = self._address
+        return SocketCall(exchange, address.host, address.port, _LIMITS, self._now, self._pump)
 
 
 class Upstreams:
@@ -59,18 +81,11 @@ class Upstreams:
         Raises:
             ValueError: `base_url` is no http or https address.
         """
-        self._core = core
-        self._base_url = base = _checked(base_url)
-        # A name and a password are httpx's to send.
-        self._is_plain = client == "auto" and base.scheme == "http" and not base.userinfo
-        self._httpx = Httpx(base, _LIMITS)
-        self._now = now
-        self._pump = pump
+        self._client = _client(core, base_url, client, now, pump)
         self._calls: dict[StreamId, Call] = {}
 
     def start(self, tasks: anyio.abc.TaskGroup, stream: StreamId, request: UpstreamRequest) -> None:
-        make = self._by_socket if self._is_plain else self._by_httpx
-        self._calls[stream] = call = make(stream, request)
+        self._calls[stream] = call = self._client.call(stream, request)
         tasks.start_soon(self._run, stream, call)
 
     async def _run(self, stream: StreamId, call: Call) -> None:
@@ -78,15 +93,6 @@ class Upstreams:
             await call.run()
         finally:
             del self._calls[stream]
-
-    def _by_socket(self, stream: StreamId, request: UpstreamRequest) -> Call:
-        base = self._base_url
-        host, path = base.netloc.decode(), base.raw_path.decode().rstrip("/")
-        exchange = Exchange(self._core, stream, host, path, request)
-        return SocketCall(exchange, base.host, base.port or 80, _LIMITS, self._now, self._pump)
-
-    def _by_httpx(self, stream: StreamId, request: UpstreamRequest) -> Call:
-        return HttpxCall(self._core, stream, request, self._httpx, self._now, self._pump)
 
     def pause(self, stream: StreamId) -> None:
         if (call := self._calls.get(stream)) is not None:
@@ -101,6 +107,20 @@ class Upstreams:
             call.cancel()
 
     async def probe(self, request: UpstreamRequest) -> None:
-        status, body = await self._httpx.probe(request)
-        self._core.upstream_probed(status, body, self._now())
-        self._pump()
+        await self._client.probe(request)
+
+
+def _client(
+    core: Server,
+    base_url: str,
+    client: UpstreamClient,
+    now: Callable[[], Millis],
+    pump: Callable[[], None],
+) -> Client:
+    address = plain.parse(base_url) if client == "auto" else None
+    if address is not None:
+        return _Sockets(address, core, now, pump)
+    # Here, not above: httpx takes longer to import than all else, and few servers need it.
+    from tokenwire_anyio.via_httpx import Httpx
+
+    return Httpx(base_url, _LIMITS, core, now, pump)

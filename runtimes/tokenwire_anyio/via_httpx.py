@@ -19,7 +19,6 @@ from tokenwire.types import Millis, StreamId, UpstreamRequest
 
 from tokenwire_anyio.call import Call, Limits
 
-_PROBE_TIMEOUT = 5.0  # seconds
 _PROBE_BYTES = 1024 * 1024
 _log = logging.getLogger("tokenwire")
 
@@ -30,21 +29,50 @@ def _log_unexpected(error: Exception) -> None:
         _log.error("a request to the model server failed", exc_info=error)
 
 
-class Httpx:
-    """What all requests have in common."""
+def _checked(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL:
+        base = httpx.URL()
+    if base.scheme not in ("http", "https") or not base.host:
+        raise ValueError(f"upstream_url must be http:// or https:// and a host, not {url!r}")
+    return base
 
-    def __init__(self, base_url: httpx.URL, limits: Limits) -> None:
+
+class Httpx:
+    """Asks the model server (`call.Client`): what all requests have in common."""
+
+    def __init__(
+        self,
+        base_url: str,
+        limits: Limits,
+        core: Server,
+        now: Callable[[], Millis],
+        pump: Callable[[], None],
+    ) -> None:
         """
         Args:
             base_url: the model server's address.
             limits: hold for all requests.
+            core: gets what comes back.
+            now: the runtime's clock.
+            pump: carries out what the core wants after an input.
+
+        Raises:
+            ValueError: `base_url` is no http or https address.
         """
-        self._base_url = base_url
+        self._base_url = _checked(base_url)
         self.limits = limits
+        self._core = core
+        self._now = now
+        self._pump = pump
 
     @cached_property
     def _ssl(self) -> ssl.SSLContext:
         return ssl.create_default_context()
+
+    def call(self, stream: StreamId, request: UpstreamRequest) -> "HttpxCall":
+        return HttpxCall(self._core, stream, request, self, self._now, self._pump)
 
     def client(self, read_timeout: float | None) -> httpx.AsyncClient:
         options = ((socket.SOL_SOCKET, socket.SO_RCVBUF, self.limits.receive_buffer),)
@@ -56,13 +84,18 @@ class Httpx:
             headers={"accept-encoding": "identity"},
         )
 
-    async def probe(self, request: UpstreamRequest) -> tuple[int | None, bytes]:
+    async def probe(self, request: UpstreamRequest) -> None:
+        status, body = await self._look(request)
+        self._core.upstream_probed(status, body, self._now())
+        self._pump()
+
+    async def _look(self, request: UpstreamRequest) -> tuple[int | None, bytes]:
         """Return the status and the body of a short answer; None: there was none."""
         status, body = None, b""
         try:
-            with anyio.fail_after(_PROBE_TIMEOUT):
+            with anyio.fail_after(self.limits.probe_timeout):
                 async with (
-                    self.client(_PROBE_TIMEOUT) as client,
+                    self.client(self.limits.probe_timeout) as client,
                     client.stream(request.method, request.path) as response,
                 ):
                     async for data in response.aiter_bytes():

@@ -5,36 +5,71 @@ can be paused, resumed and cancelled at any time, and tells the core how it ende
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Literal
 
-import httpx
 from tokenwire import Server
+from tokenwire.http import plain
 from tokenwire.http.exchange import Exchange
+from tokenwire.http.plain import PlainAddress
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 
-from tokenwire_asyncio.call import Call, Limits
-from tokenwire_asyncio.via_httpx import Httpx, HttpxCall
+from tokenwire_asyncio.call import Call, Client, Limits
 from tokenwire_asyncio.via_socket import SocketCall
 
 _LIMITS = Limits(
     connect_timeout=10.0,
+    probe_timeout=5.0,
     receive_buffer=64 * 1024,  # without it, the kernel takes megabytes, and hides a pause
     piece=16 * 1024,  # 3 ms of the shortest lines
 )
+_PROBE = StreamId(0)  # the name of no stream
 
 UpstreamClient = Literal["auto", "httpx"]
 """What asks the model server: "auto" takes a socket alone where that is enough."""
 
 
-def _checked(url: str) -> httpx.URL:
-    try:
-        base = httpx.URL(url)
-    except httpx.InvalidURL:
-        base = httpx.URL()
-    if base.scheme not in ("http", "https") or not base.host:
-        raise ValueError(f"upstream_url must be http:// or https:// and a host, not {url!r}")
-    return base
+class _Sockets:
+    """Asks a model server at a plain address (`call.Client`)."""
+
+    def __init__(
+        self,
+        address: PlainAddress,
+        core: Server,
+        now: Callable[[], Millis],
+        pump: Callable[[], None],
+    ) -> None:
+        self._address = address
+        self._core = core
+        self._now = now
+        self._pump = pump
+        self._buffer = memoryview(bytearray(_LIMITS.piece))
+
+    def call(
+        self, stream: StreamId, request: UpstreamRequest, ended: Callable[[StreamId], None]
+    ) -> Call:
+        return self._begin(stream, self._address.exchange(self._core, stream, request), ended)
+
+    async def probe(self, request: UpstreamRequest) -> None:
+        exchange = self._address.probe(self._core, request)
+        call = self._begin(_PROBE, exchange, lambda stream: None)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LIMITS.probe_timeout):
+                    await call.gone.wait()
+        finally:
+            call.cancel()
+            await call.gone.wait()
+        exchange.connection_lost(self._now())  # if it is not over, it was too late
+        self._pump()
+
+    def _begin(
+        self, stream: StreamId, exchange: Exchange, ended: Callable[[StreamId], None]
+    ) -> SocketCall:
+        call = SocketCall(stream, exchange, self._buffer, _LIMITS, self._now, self._pump, ended)
+        call.dial(self._address.host, self._address.port)
+        return call
 
 
 class Upstreams:
@@ -59,35 +94,12 @@ class Upstreams:
         Raises:
             ValueError: `base_url` is no http or https address.
         """
-        self._core = core
-        self._base_url = base = _checked(base_url)
-        # A name and a password are httpx's to send.
-        self._is_plain = client == "auto" and base.scheme == "http" and not base.userinfo
-        self._httpx = Httpx(base, _LIMITS)
-        self._now = now
-        self._pump = pump
-        self._buffer = memoryview(bytearray(_LIMITS.piece))
+        self._client = _client(core, base_url, client, now, pump)
         self._calls: dict[StreamId, Call] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
     def start(self, stream: StreamId, request: UpstreamRequest) -> None:
-        make = self._by_socket if self._is_plain else self._by_httpx
-        self._calls[stream] = make(stream, request)
-
-    def _by_socket(self, stream: StreamId, request: UpstreamRequest) -> Call:
-        base = self._base_url
-        host, path = base.netloc.decode(), base.raw_path.decode().rstrip("/")
-        exchange = Exchange(self._core, stream, host, path, request)
-        call = SocketCall(
-            stream, exchange, self._buffer, _LIMITS, self._now, self._pump, self._ended
-        )
-        call.dial(base.host, base.port or 80)
-        return call
-
-    def _by_httpx(self, stream: StreamId, request: UpstreamRequest) -> Call:
-        return HttpxCall(
-            self._core, stream, request, self._httpx, self._now, self._pump, self._ended
-        )
+        self._calls[stream] = self._client.call(stream, request, self._ended)
 
     def _ended(self, stream: StreamId) -> None:
         del self._calls[stream]
@@ -105,14 +117,9 @@ class Upstreams:
             call.cancel()
 
     def probe(self, request: UpstreamRequest) -> None:
-        task = asyncio.ensure_future(self._probe(request))
+        task = asyncio.ensure_future(self._client.probe(request))
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
-
-    async def _probe(self, request: UpstreamRequest) -> None:
-        status, body = await self._httpx.probe(request)
-        self._core.upstream_probed(status, body, self._now())
-        self._pump()
 
     async def aclose(self) -> None:
         """Close all connections to the model server."""
@@ -124,3 +131,19 @@ class Upstreams:
         await asyncio.gather(*self._probes, return_exceptions=True)
         for call in calls:
             await call.gone.wait()
+
+
+def _client(
+    core: Server,
+    base_url: str,
+    client: UpstreamClient,
+    now: Callable[[], Millis],
+    pump: Callable[[], None],
+) -> Client:
+    address = plain.parse(base_url) if client == "auto" else None
+    if address is not None:
+        return _Sockets(address, core, now, pump)
+    # Here, not above: httpx takes longer to import than all else, and few servers need it.
+    from tokenwire_asyncio.via_httpx import Httpx
+
+    return Httpx(base_url, _LIMITS, core, now, pump)

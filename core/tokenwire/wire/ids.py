@@ -1,8 +1,10 @@
 """Identifiers as text: base64url without padding."""
 
-import base64
+import binascii
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def text(raw: bytes) -> str:
     """Return random bytes as text."""
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()

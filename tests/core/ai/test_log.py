@@ -4,6 +4,7 @@ Rules of this file: the model is a list of the tokens' texts and the number of t
 """
 
 import pytest
+from core.costs import peak_memory
 from cost.counts import measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +107,19 @@ def test_a_log_goes_on_however_much_was_evicted() -> None:
     log.cut_after(4_200)
     log.append(b"other")
     assert log.text(4_201, 4_201) == "other"
+
+
+def test_the_text_is_there_once_while_the_log_moves_on() -> None:
+    size = 1024 * 1024
+    piece = b"x" * 1_000
+
+    def fill_and_go_on() -> None:
+        log = TokenLog()
+        for _ in range(4 * size // len(piece)):
+            log.append(piece)
+            log.evict_to(size, log.last_seq)
+
+    assert peak_memory(fill_and_go_on) < 1.5 * size
 
 
 def test_evicting_is_no_work_for_what_stays() -> None:
