@@ -2,21 +2,21 @@
 
 Rules of this file: bytes come in by `receive_data`, what they mean comes out of `events`; answers
 and messages go in, bytes come out of `take`. One request is answered before the next is read: a
-peer that sends ahead is kept waiting, and only about `read_ahead_bytes` of it are kept. Heads are
-read whole: what we answer does not depend on how the bytes were cut. After a violation there is one
-answer and an end, and nothing is kept.
+peer that sends ahead is kept waiting, and only about `read_ahead_bytes` of it are kept. h11 sees
+whole heads only, one connection of it for each request: what we answer does not depend on how the
+bytes were cut. After a violation there is one answer and an end, and nothing is kept.
 """
 
 import enum
 from collections import deque
 
+import h11
 import msgspec
 
 from tokenwire.config import Config
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.http import guards
 from tokenwire.http.chunks import ChunkedBody
-from tokenwire.http.head import RequestHead, options, read_request, write_answer
 from tokenwire.http.websocket import WebSocket, accept_token
 from tokenwire.types import Chunk, Headers, Peer, Request, Response
 
@@ -55,8 +55,8 @@ class HttpConnection:
         "_config",
         "_cut",
         "_end",
+        "_h11",
         "_head",
-        "_is_last",
         "_key",
         "_last",
         "_left",
@@ -77,10 +77,9 @@ class HttpConnection:
         self._unread = bytearray()
         self._seen = 0
         """How much of the head in `_unread` was looked at."""
-        self._head: Request | None = None
+        self._h11: h11.Connection | None = None
         """That of the request which is read or answered."""
-        self._is_last = False
-        """True: the connection ends after its answer."""
+        self._head: Request | None = None
         self._key: str | None = None
         self._chunks: ChunkedBody | None = None
         self._left = 0
@@ -139,6 +138,8 @@ class HttpConnection:
                 self._read_head()
             if self.phase is Phase.BODY:
                 self._read_body()
+        except h11.RemoteProtocolError as error:
+            self.refuse(error.error_status_hint)
         except RemoteProtocolError as error:
             self.refuse(error.status, str(error))
 
@@ -147,31 +148,34 @@ class HttpConnection:
         if size is None:
             self._seen = len(self._unread)
             return
-        data = bytes(self._unread[:size])
+        head = bytes(self._unread[:size])
         del self._unread[:size]
         self._seen = 0
-        guards.check_head(data, self._config)
-        self._begin(read_request(data))
+        guards.check_head(head, self._config)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=size)
+        self._h11.receive_data(head)
+        event = self._h11.next_event()
+        assert isinstance(event, h11.Request)
+        self._begin(event, self._h11)
 
-    def _begin(self, head: RequestHead) -> None:
-        path, _, query = head.target.partition("?")
-        upgrade = guards.is_upgrade(head.headers)
-        self._head = Request(head.method, path, query, head.headers, b"", self._peer, upgrade)
-        guards.check_request(head, self._config)
+    def _begin(self, event: h11.Request, connection: h11.Connection) -> None:
+        headers: Headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
+        )
+        method = event.method.decode("latin-1")
+        path, _, query = event.target.decode("latin-1").partition("?")
+        upgrade = guards.is_upgrade(headers)
+        self._head = Request(method, path, query, headers, b"", self._peer, upgrade)
+        guards.check_request(method, event.target, event.http_version, headers, self._config)
         if upgrade:
-            self._key = guards.check_upgrade(head)
-        # RFC 9112 9.3
-        self._is_last = head.version == "1.0" or "close" in options(head.headers, "connection")
+            self._key = guards.check_upgrade(method, event.http_version, headers)
         chunked = self._head.header("transfer-encoding") is not None
         self._chunks = ChunkedBody(self._config.max_payload) if chunked else None
         self._left = int(self._head.header("content-length") or "0")
         self.phase = Phase.BODY
-        if (chunked or self._left) and self._is_awaited(head):
-            self._queue(write_answer(100, ()))
-
-    def _is_awaited(self, head: RequestHead) -> bool:
-        """Return True if the peer waits for a 100 before it sends the body (RFC 9110 10.1.1)."""
-        return head.version == "1.1" and "100-continue" in options(head.headers, "expect")
+        if connection.they_are_waiting_for_100_continue and (chunked or self._left):
+            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            self._queue(connection.send(go_on))
 
     def _read_body(self) -> None:
         if self._chunks is None:
@@ -187,11 +191,8 @@ class HttpConnection:
         if done:
             assert self._head is not None
             self.phase = Phase.ANSWER
-            body = bytes(self._body)
+            self.events.append(msgspec.structs.replace(self._head, body=bytes(self._body)))
             self._body.clear()
-            self.events.append(
-                msgspec.structs.replace(self._head, body=body) if body else self._head
-            )
 
     def receive_eof(self) -> None:
         """The peer sends no more. Only whole requests that wait for their answer are served."""
@@ -203,9 +204,10 @@ class HttpConnection:
 
     def refuse(self, status: int, why: str = "") -> None:
         """Answer what cannot be read as a request, and end."""
+        connection = self._h11 or h11.Connection(h11.SERVER)
         headers = _REFUSAL if status != 426 else _REFUSAL + _UPGRADE_REQUIRED
         body = b"" if status == 413 else why.encode()
-        self._send(Response(status, headers, body), close=True)
+        self._send(Response(status, headers, body), connection, close=True)
         self._finish()
         if status == 413:
             self.phase = Phase.DRAIN
@@ -213,12 +215,14 @@ class HttpConnection:
 
     def send_response(self, response: Response) -> None:
         """Answer the request that waits."""
+        assert self._h11 is not None
         if response.status == 101:
-            self._upgrade()
+            self._upgrade(self._h11)
             return
-        self._send(response, close=self._is_last)
-        self._head = self._key = None
-        if self._is_last:
+        self._send(response, self._h11, close=False)
+        reusable = self._h11.our_state is h11.DONE  # MUST_CLOSE: HTTP/1.0, `connection: close`
+        self._h11 = self._head = self._key = None
+        if not reusable:
             self._finish()
             return
         self.phase = Phase.HEAD
@@ -226,28 +230,30 @@ class HttpConnection:
         if self._last and self.phase is not Phase.ANSWER:
             self._finish()
 
-    def _send(self, response: Response, *, close: bool) -> None:
-        headers = response.headers
+    def _send(self, response: Response, connection: h11.Connection, *, close: bool) -> None:
+        headers = [*response.headers]
         # RFC 9110 8.6: 204 and 304 say no length of a body that they do not have.
         if response.status not in (204, 304):
-            headers += (("content-length", str(len(response.body))),)
+            headers.append(("content-length", str(len(response.body))))
         if close:
-            headers += (("connection", "close"),)
-        self._queue(write_answer(response.status, headers))
-        if self._head is None or self._head.method != "HEAD":
-            self._queue(response.body)
+            headers.append(("connection", "close"))
+        head = h11.Response(status_code=response.status, headers=headers, reason=b"")
+        self._queue(connection.send(head))
+        if response.body and (self._head is None or self._head.method != "HEAD"):
+            self._queue(connection.send(h11.Data(data=response.body)))
+        self._queue(connection.send(h11.EndOfMessage()))
 
-    def _upgrade(self) -> None:
+    def _upgrade(self, connection: h11.Connection) -> None:
         assert self._key is not None
-        headers = (
+        headers = [
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
             ("sec-websocket-accept", accept_token(self._key)),
-        )
-        self._queue(write_answer(101, headers))
+        ]
+        self._queue(connection.send(h11.InformationalResponse(status_code=101, headers=headers)))
         self._out = deque((b"".join(self._out),))
         self._cut = True
-        self._head = self._key = None
+        self._h11 = self._head = self._key = None
         self.phase = Phase.UPGRADED
         self.early = True
         self.websocket = WebSocket(
@@ -282,7 +288,7 @@ class HttpConnection:
 
     # -- bytes out ---------------------------------------------------------------------------------
 
-    def _queue(self, data: bytes) -> None:
+    def _queue(self, data: bytes | None) -> None:
         if data:
             self._out.append(data)
             self.out_size += len(data)
@@ -292,7 +298,7 @@ class HttpConnection:
         self._end = True
         self._unread.clear()
         self._body.clear()
-        self._head = self._chunks = None
+        self._h11 = self._head = self._chunks = None
 
     def end(self) -> None:
         """End after what is queued."""
