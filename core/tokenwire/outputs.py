@@ -13,7 +13,7 @@ import msgspec
 from tokenwire.types import ConnId, Request, StreamId, UpstreamRequest
 
 
-class WantWrite(msgspec.Struct, frozen=True):
+class WantWrite(msgspec.Struct, frozen=True, gc=False):
     """There is something to pull for `conn`: call `data_to_send` while the socket has room.
 
     Edge-triggered: said once, until a pull has come back empty.

@@ -42,7 +42,7 @@ class Deadline(msgspec.Struct, frozen=True):
     """The name of the timer (`timers.Timer`), for logs and tests."""
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """What to write to a socket now."""
 
     data: bytes

@@ -40,13 +40,13 @@ def chat_request(
     return UpstreamRequest("POST", "/api/chat", json.encode(body))
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     content: str = ""
     thinking: str = ""
     tool_calls: list[msgspec.Raw] | None = None
 
 
-class Line(msgspec.Struct):
+class Line(msgspec.Struct, gc=False):
     """One line of the stream of /api/chat or /api/generate."""
 
     done: bool | None = None

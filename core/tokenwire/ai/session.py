@@ -42,6 +42,7 @@ class AiSession:
         "_gone",
         "_last_number",
         "_listener",
+        "_offset_start",
         "_superseded",
         "_turns",
         "_unfinished",
@@ -101,6 +102,7 @@ class AiSession:
         """When that was."""
         self._turns: deque[Stream] = deque()
         self._control = control
+        self._offset_start = b"" if control is None else b',"%b.' % control.name.encode()
         self._last_number = 0
         self._gone = 0
         """The last of the streams that are not kept any more, by its number."""
@@ -229,8 +231,7 @@ class AiSession:
         return text + b'"'
 
     def _offset_head(self, control: int) -> bytes:
-        assert self._control is not None
-        return b',"%b.%d' % (self._control.offset(control), self._last_number)
+        return b"%b%d.%d" % (self._offset_start, control, self._last_number)
 
     def parse(self, value: object) -> Offset | None:
         """Return the offset of a client, or None: what it lacks cannot be told, or is gone."""

@@ -342,7 +342,8 @@ class Engine:
         session = socket.session
         if session is not None and session.ws is socket:
             session.pull(out, budget, now)
-            session.pulled(conn, len(out), now)
+            if out or session.stuck == conn:
+                session.progressed(conn, now)
 
     def pulled(self, conn: ConnId, size: int, now: Millis) -> None:
         """The socket has room, and gets so many bytes."""

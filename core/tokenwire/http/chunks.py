@@ -54,7 +54,7 @@ class ChunkedBody:
             if self._part is _Part.SIZE and not self._line:
                 at = self._feed_whole(data, at, body)
                 if at == len(data):
-                    break
+                    return at
             if self._part is _Part.DATA:
                 piece = data[at : at + self._left]
                 body += piece

@@ -25,6 +25,7 @@ from core.ai.client import (
     stopped,
     text,
 )
+from tokenwire.outputs import Output, PauseUpstream, WantWrite
 
 
 def test_a_burst_that_a_healthy_client_takes_at_once_is_no_pressure() -> None:
@@ -39,6 +40,18 @@ def test_a_burst_that_a_healthy_client_takes_at_once_is_no_pressure() -> None:
     assert [event.name for event in said] == ["ai:stream:start", *["ai:token"] * 2_000, *ENDED]
     stats = world.server.stats()
     assert (stats.backpressure_events, stats.merged_events) == (0, 0)
+
+
+def test_only_what_comes_behind_something_that_waits_is_pressure() -> None:
+    world, client = setting(outbox_bytes=500)
+    model = client.stream()
+    client.take()
+    core = world.server
+    seen: list[list[Output]] = []
+    for size in (600, 1):
+        core.receive_upstream(model.stream, line(done=False, response="x" * size), world.now)
+        seen.append(list(iter(core.poll, None)))
+    assert seen == [[WantWrite(client.wire.conn)], [PauseUpstream(model.stream)]]
 
 
 def test_a_polling_client_between_two_polls_is_no_slow_one() -> None:

@@ -20,6 +20,16 @@ def test_the_framing_is_taken_off(size: int) -> None:
     assert data[taken:] == b"GET /"
 
 
+def test_a_read_may_end_with_a_chunk() -> None:
+    body = ChunkedBody(11)
+    got = bytearray()
+    for chunk in (b"5\r\nhello\r\n", b"6\r\n world\r\n", b"0\r\n\r\n"):
+        assert not body.done
+        assert body.feed(chunk, got) == len(chunk)
+    assert body.done
+    assert got == b"hello world"
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
