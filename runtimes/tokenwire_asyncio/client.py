@@ -11,7 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import assert_never
+from typing import assert_never, cast
 
 from tokenwire.client import (
     Abort,
@@ -351,7 +351,7 @@ class _Connection(asyncio.Protocol):
         self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
         self._transport = transport
         self._socket._connections[self._conn] = self
         self._core.connected(self._conn, now())

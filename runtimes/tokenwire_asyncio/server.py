@@ -10,7 +10,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tokenwire import Server
 from tokenwire.outputs import (
@@ -282,7 +282,7 @@ class _Connection(asyncio.Protocol):
         self._ending = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # what the kernel does not take, waits
         # asyncio sets TCP_NODELAY itself.

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from tokenwire.http.exchange import Exchange
 from tokenwire.types import Millis, StreamId
@@ -97,7 +98,7 @@ class SocketCall(asyncio.BufferedProtocol):
     # -- what the socket brings --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
         self._transport = transport
         if self._cancelled:  # meanwhile
             transport.abort()

@@ -11,11 +11,11 @@ from runtimes.scripted_ollama import (
     ScriptedOllama,
 )
 from runtimes.served import Serve, respond
-from runtimes.server_thread import OVER_HTTPX, RUNTIMES, Control, running_server
+from runtimes.server_thread import RUNTIMES, VARIATIONS, Control, running_server
 from tokenwire import Config
 
 
-@pytest.fixture(params=[*RUNTIMES, *OVER_HTTPX])
+@pytest.fixture(params=[*RUNTIMES, *VARIATIONS])
 def runtime(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -1,7 +1,7 @@
 """What the tests of all runtimes share: a plain client on one side, a scripted model on the other.
 
 Rules of this file: no test knows which runtime it runs, and how that asks the model server;
-`RUNTIMES` and `OVER_HTTPX` name them (`conftest.py`). No sleep stands for an event; where nothing
+`RUNTIMES` and `VARIATIONS` name them (`conftest.py`). No sleep stands for an event; where nothing
 is to happen, the test waits for something that comes after it.
 """
 

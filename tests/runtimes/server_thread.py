@@ -5,6 +5,7 @@ no more. Another runtime is one more entry, and every test of the runtimes then 
 What goes wrong in the runtime's thread, in a callback too, is raised at the end of the test.
 """
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import tokenwire_anyio
 import tokenwire_asyncio
+import uvloop
 from anyio.from_thread import start_blocking_portal
 from runtimes.loop_thread import LIMIT, LoopThread
 from runtimes.stepped_clock import SteppedClock, SteppedLoop
@@ -94,13 +96,14 @@ class AsyncioControl:
         *,
         client: UpstreamClient = "auto",
         clock: SteppedClock | None = None,
+        loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self.core = core
         self.host = "127.0.0.1"
         self.notices: list[Notice] = []
         self._closed = False
         self._ending: Future[None] | None = None
-        self._thread = LoopThread("tokenwire asyncio", SteppedLoop(clock) if clock else None)
+        self._thread = LoopThread("tokenwire asyncio", SteppedLoop(clock) if clock else loop())
         self._runtime = self._thread.run(self._start(upstream_url, client, callbacks))
         self.port = self._runtime.port
 
@@ -203,11 +206,12 @@ RUNTIMES: dict[str, Launch] = {
     "anyio-trio": partial(AnyioControl, backend="trio"),
 }
 
-OVER_HTTPX: dict[str, Launch] = {
+VARIATIONS: dict[str, Launch] = {
     "asyncio-httpx": partial(AsyncioControl, client="httpx"),
     "anyio-trio-httpx": partial(AnyioControl, backend="trio", client="httpx"),
+    "asyncio-uvloop": partial(AsyncioControl, loop=uvloop.new_event_loop),
 }
-"""Runtimes that ask the model server through httpx, whatever its address."""
+"""The same with other means: httpx for any address, another loop behind asyncio's interface."""
 
 
 @contextmanager
@@ -223,10 +227,10 @@ def running_server(
     Args:
         upstream_url: where the model server is.
         config: the core's configuration.
-        runtime: a name of RUNTIMES or of OVER_HTTPX.
+        runtime: a name of RUNTIMES or of VARIATIONS.
         callbacks: the program's.
     """
-    control = (RUNTIMES | OVER_HTTPX)[runtime](
+    control = (RUNTIMES | VARIATIONS)[runtime](
         Server(config or Config(), ids=SystemIds()), upstream_url, callbacks
     )
     try:
@@ -235,4 +239,4 @@ def running_server(
         control.close()
 
 
-__all__ = ["LIMIT", "OVER_HTTPX", "RUNTIMES", "Control", "running_server"]
+__all__ = ["LIMIT", "RUNTIMES", "VARIATIONS", "Control", "running_server"]

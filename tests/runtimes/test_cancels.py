@@ -9,7 +9,7 @@ import statistics
 import pytest
 from runtimes.cancels import CONFIG, ENDS, STATES, cancels
 from runtimes.scripted_ollama import ScriptedOllama
-from runtimes.server_thread import OVER_HTTPX, RUNTIMES, running_server
+from runtimes.server_thread import RUNTIMES, VARIATIONS, running_server
 
 CANCELS = 5  # 125 of all states and runtimes
 CLIENTS = 3
@@ -17,7 +17,7 @@ SOON = 0.25  # seconds, for most of them
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("runtime", [*RUNTIMES, *OVER_HTTPX])
+@pytest.mark.parametrize("runtime", [*RUNTIMES, *VARIATIONS])
 def test_a_cancel_closes_the_models_connection_soon(
     ollama: ScriptedOllama, runtime: str, state: str
 ) -> None:
