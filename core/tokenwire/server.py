@@ -131,8 +131,7 @@ class Server(Endpoint):
                 self._engine.body_ends(conn)
             elif self._is_ours(head):
                 self._engine.body_begins(conn, head)
-        while http.events:
-            event = http.events.popleft()
+        for event in http.take_events():
             match event:
                 case Request():
                     self.receive_request(conn, event, now)

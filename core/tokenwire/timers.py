@@ -57,8 +57,8 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[_Entry] = []
-        self._live: dict[tuple[Timer, Key], tuple[int, int]] = {}
-        """The number of the entry that counts, and its deadline."""
+        self._live: dict[tuple[Timer, Key], _Entry] = {}
+        """The entry that counts: those that were moved or cleared stay in the heap for a while."""
         self._count = 0
         self._first: _Entry | None = None
         """The entry of which `_next` tells."""
@@ -67,8 +67,8 @@ class Timers:
     def set(self, timer: Timer, key: Key, at: int) -> None:
         """Set or move the deadline of (timer, key)."""
         self._count += 1
-        self._live[timer, key] = self._count, at
-        heapq.heappush(self._heap, (Millis(at), self._count, timer, key))
+        entry = self._live[timer, key] = (Millis(at), self._count, timer, key)
+        heapq.heappush(self._heap, entry)
         self._prune()
 
     def clear(self, timer: Timer, key: Key) -> None:
@@ -82,7 +82,7 @@ class Timers:
     def is_due(self, timer: Timer, key: Key, now: Millis) -> bool:
         """Return True if `due` would yield (timer, key)."""
         entry = self._live.get((timer, key))
-        return entry is not None and entry[1] <= now
+        return entry is not None and entry[0] <= now
 
     def next(self) -> Deadline | None:
         """Return the earliest deadline."""
@@ -114,6 +114,5 @@ class Timers:
 
     def _counts(self, entry: _Entry) -> bool:
         """Return True unless the entry was moved or cleared since."""
-        _, number, timer, key = entry
-        live = self._live.get((timer, key))
-        return live is not None and live[0] == number
+        _, _, timer, key = entry
+        return self._live.get((timer, key)) is entry

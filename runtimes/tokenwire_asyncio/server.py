@@ -271,6 +271,8 @@ class Runtime:
 class _Connection(asyncio.Protocol):
     """One socket."""
 
+    __slots__ = ("_blocked", "_conn", "_core", "_ending", "_now", "_runtime", "_transport")
+
     _transport: asyncio.Transport
     _conn: ConnId
 

@@ -96,7 +96,7 @@ def http_connection(data: bytes) -> None:
         for piece in pieces:
             connection.receive_data(piece)
             while connection.events:
-                event = connection.events.popleft()
+                event = connection.events.pop(0)
                 events.append(event)
                 if isinstance(event, Request):
                     connection.send_response(Response(101 if event.upgrade else 200))

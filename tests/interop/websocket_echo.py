@@ -29,8 +29,8 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.http.receive_data(data)
-        while self.http.events:
-            match self.http.events.popleft():
+        for event in self.http.take_events():
+            match event:
                 case Request() as request:
                     self.http.send_response(Response(101 if request.upgrade else 404))
                 case MessageReceived(message=message):

@@ -13,19 +13,32 @@ from tokenwire.types import Millis
 _SECOND = 1_000
 
 
+class Rates:
+    """The limits of every session."""
+
+    __slots__ = ("all_messages", "messages", "starts", "takeovers", "told")
+
+    def __init__(self, config: Config) -> None:
+        rate, burst = config.messages_per_second, config.message_burst
+        flood = config.flood_factor
+        self.messages = Rate(rate, _SECOND, burst)
+        self.all_messages = Rate(rate * flood, _SECOND, burst * flood)
+        self.told = Rate(1, config.refusal_interval, 1)
+        self.starts = per_minute(config.stream_starts_per_minute)
+        self.takeovers = per_minute(config.takeovers_per_minute)
+
+
 class Allowance:
     """What one session may still do."""
 
     __slots__ = ("_all_messages", "_messages", "_starts", "_takeovers", "_told", "is_flooded")
 
-    def __init__(self, config: Config) -> None:
-        rate, burst = config.messages_per_second, config.message_burst
-        flood = config.flood_factor
-        self._messages = Bucket(Rate(rate, _SECOND, burst))
-        self._all_messages = Bucket(Rate(rate * flood, _SECOND, burst * flood))
-        self._told = Bucket(Rate(1, config.refusal_interval, 1))
-        self._starts = Bucket(per_minute(config.stream_starts_per_minute))
-        self._takeovers = Bucket(per_minute(config.takeovers_per_minute))
+    def __init__(self, rates: Rates) -> None:
+        self._messages = Bucket(rates.messages)
+        self._all_messages = Bucket(rates.all_messages)
+        self._told = Bucket(rates.told)
+        self._starts = Bucket(rates.starts)
+        self._takeovers = Bucket(rates.takeovers)
         self.is_flooded = False
         """True: so many messages came that the client is to be disconnected."""
 

@@ -6,7 +6,6 @@ it never has two. Where its client can come back by itself, every event says wha
 over so far (`offset.py`): what was not received is then made again from the streams.
 """
 
-from collections import deque
 from typing import Protocol
 
 from tokenwire.ai import offset as offsets
@@ -100,13 +99,13 @@ class AiSession:
         """The session that this one took over, until then."""
         self.taken_over_at = Millis(0)
         """When that was."""
-        self._turns: deque[Stream] = deque()
+        self._turns: list[Stream] = []
         self._control = control
         self._offset_start = b"" if control is None else b',"%b.' % control.name.encode()
         self._last_number = 0
         self._gone = 0
         """The last of the streams that are not kept any more, by its number."""
-        self._superseded: dict[int, None] = {}
+        self._superseded: tuple[int, ...] = ()
         """The last ones that a newer stream of the same name has replaced, by their numbers."""
         self._unfinished: dict[int, Stream] = {}
         """By their numbers: those of which something is still to come."""
@@ -153,9 +152,7 @@ class AiSession:
 
     def supersede(self, stream: Stream) -> None:
         """The client has another stream of this name: nobody needs to come back to this one."""
-        self._superseded[stream.number] = None
-        if len(self._superseded) > _MOST_SUPERSEDED:
-            del self._superseded[next(iter(self._superseded))]
+        self._superseded = (*self._superseded, stream.number)[-_MOST_SUPERSEDED:]
 
     def drop(self, stream: Stream) -> None:
         """The stream is not this session's any more."""
@@ -243,7 +240,7 @@ class AiSession:
         if self._control.after(offset.control) is None:
             return None
         kept = {stream.number for stream in self.streams.values()}
-        if self._gone > offset.streams or offset.positions.keys() - kept - self._superseded.keys():
+        if self._gone > offset.streams or offset.positions.keys() - kept - {*self._superseded}:
             return None  # a stream that it has not seen to its end is not kept any more
         for stream in self.streams.values():
             position = offset.positions.get(stream.number)
@@ -294,10 +291,10 @@ class AiSession:
             used += size
             if stream.is_ready():
                 if stream.turn_bytes <= 0:  # else: it goes on with its turn at the next pull
-                    turns.rotate(-1)
+                    turns.append(turns.pop(0))
             else:
                 stream.turn_bytes = min(0, stream.turn_bytes)
-                turns.popleft()
+                turns.pop(0)
                 stream.in_turn = False
                 if stream.fully_handed():
                     stream.over_at = now

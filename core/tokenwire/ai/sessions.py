@@ -9,7 +9,7 @@ that it knows; until then a retry finds the successor.
 from collections.abc import Iterator
 
 from tokenwire.ai.capability import Capabilities
-from tokenwire.ai.limits import Allowance
+from tokenwire.ai.limits import Allowance, Rates
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters
 from tokenwire.ai.streams import Streams
@@ -56,6 +56,7 @@ class Sessions:
         self._by_public: dict[str, AiSession] = {}
         self._absent: Lost[AiSession] = Lost(config.max_sessions, config.max_lost_per_address)
         self._arrivals = 0
+        self._rates = Rates(config)
 
     def __iter__(self) -> Iterator[AiSession]:
         return iter(list(self._by_public.values()))
@@ -85,7 +86,7 @@ class Sessions:
         control = None
         if socket.pid_key:
             control = Journal(new_name(self._ids), self._config.control_bytes)
-        pressure, allowance = self._streams.pressure, Allowance(self._config)
+        pressure, allowance = self._streams.pressure, Allowance(self._rates)
         session = AiSession(public, socket, pressure, control, allowance)
         self._by_public[public] = session
         if socket.pid_key:

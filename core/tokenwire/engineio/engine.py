@@ -166,8 +166,9 @@ class Engine:
             return Response(503, (("retry-after", str(retry_after)),))
         sid = ids.text(self._ids.random_bytes(_SID_BYTES))
         heartbeat = (self._config.heartbeat_interval, self._config.heartbeat_timeout)
-        session = EngineSession(sid, request, address, self._outputs, self._timers, heartbeat)
-        if (request.header("user-agent") or "").lower().startswith("python"):
+        agent = request.header("user-agent") or ""
+        session = EngineSession(sid, agent, address, self._outputs, self._timers, heartbeat)
+        if agent.lower().startswith("python"):
             session.poll_packets = _PYTHON_POLL_PACKETS
         self._sessions[sid] = session
         self._admission.opened(address)

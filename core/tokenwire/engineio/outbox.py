@@ -5,7 +5,6 @@ be larger than what may wait: then nothing else waits. What a peer has come back
 elsewhere, and does not count until all has gone.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 
@@ -22,7 +21,7 @@ class Outbox:
         """
         self._limit = limit
         self._burst = burst
-        self._queue: deque[bytes] = deque()
+        self._queue: list[bytes] = []
         self.size = 0
         """Bytes that wait."""
         self._excused = 0
@@ -58,18 +57,20 @@ class Outbox:
 
     def pull(self, out: list[bytes], budget: int) -> int:
         """Move messages to `out`, about `budget` bytes of them. Return what is left of it."""
-        while self._queue and budget > 0:
-            message = self._queue.popleft()
-            self.size -= len(message)
-            budget -= len(message)
-            out.append(message)
+        count = 0
+        while count < len(self._queue) and budget > 0:
+            size = len(self._queue[count])
+            self.size -= size
+            budget -= size
+            count += 1
+        out += self._queue[:count]
+        del self._queue[:count]
         if not self._queue:
             self._excused = 0
         return budget
 
     def take_all(self) -> list[bytes]:
         """Take out all that waits."""
-        messages = list(self._queue)
-        self._queue.clear()
+        messages, self._queue = self._queue, []
         self.size = self._excused = 0
         return messages

@@ -6,13 +6,12 @@ that the layer above could still merge or take back. A closed session holds noth
 """
 
 import enum
-from collections import deque
 from typing import Protocol
 
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Outputs
 from tokenwire.timers import Timer, Timers
-from tokenwire.types import ConnId, Headers, Millis, Request
+from tokenwire.types import ConnId, Headers, Millis
 from tokenwire.wire import Binary
 from tokenwire.wire import engineio as wire
 
@@ -117,7 +116,6 @@ class EngineSession:
         "_timers",
         "address",
         "control",
-        "handshake",
         "heartbeat_interval",
         "heartbeat_timeout",
         "poll",
@@ -132,6 +130,7 @@ class EngineSession:
         "state",
         "stuck",
         "upper",
+        "user_agent",
         "ws",
     )
 
@@ -140,14 +139,15 @@ class EngineSession:
     def __init__(
         self,
         sid: str,
-        handshake: Request,
+        user_agent: str,
         address: bytes | None,
         outputs: Outputs,
         timers: Timers,
         heartbeat: tuple[int, int],
     ) -> None:
         self.sid = sid
-        self.handshake = handshake
+        self.user_agent = user_agent
+        """That of the handshake; empty: there was none."""
         self.address = address
         """Whom it counts for (`address.py`); None: this machine itself."""
         self.state = State.POLLING
@@ -163,7 +163,7 @@ class EngineSession:
         """How many packets the client takes in one answer; None: any number."""
         self.ws: WebSocket | None = None
         self.probe: WebSocket | None = None
-        self.control: deque[bytes] = deque()
+        self.control: list[bytes] = []
         self.progress_at = Millis(0)
         """When the peer's socket last took something."""
         self.received_until = Millis(0)

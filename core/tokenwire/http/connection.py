@@ -8,7 +8,6 @@ bytes were cut. After a violation there is one answer and an end, and nothing is
 """
 
 import enum
-from collections import deque
 
 import h11
 import msgspec
@@ -85,7 +84,7 @@ class HttpConnection:
         self._left = 0
         """How much is still to come of a body whose length was told."""
         self._body = bytearray()
-        self._out: deque[bytes] = deque()
+        self._out: list[bytes] = []
         self.out_size = 0
         """Bytes that are queued."""
         self._cut = False
@@ -97,7 +96,7 @@ class HttpConnection:
         self.early = False
         """True: `receive_early` is to be called."""
         self.websocket: WebSocket | None = None
-        self.events: deque[HttpEvent] = deque()
+        self.events: list[HttpEvent] = []
 
     # -- bytes in ----------------------------------------------------------------------------------
 
@@ -116,6 +115,11 @@ class HttpConnection:
     def head(self) -> Request | None:
         """The request whose body is still coming, if one is."""
         return self._head if self.phase is Phase.BODY else None
+
+    def take_events(self) -> list[HttpEvent]:
+        """Take what the bytes so far meant."""
+        events, self.events = self.events, []
+        return events
 
     def receive_data(self, data: bytes) -> None:
         if self.phase is Phase.UPGRADED and not self._unread:
@@ -251,7 +255,7 @@ class HttpConnection:
             ("sec-websocket-accept", accept_token(self._key)),
         ]
         self._queue(connection.send(h11.InformationalResponse(status_code=101, headers=headers)))
-        self._out = deque((b"".join(self._out),))
+        self._out = [b"".join(self._out)]
         self._cut = True
         self._h11 = self._head = self._key = None
         self.phase = Phase.UPGRADED

@@ -8,7 +8,6 @@ kept.
 
 import base64
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -53,7 +52,7 @@ class WebSocket:
         )
         self._part = bytearray()
         """What has come of a message."""
-        self._control: deque[bytes] = deque(maxlen=_PONGS)
+        self._control: list[bytes] = []
         """The control frames that wait: the latest pongs, or the close."""
         self.close_sent = False
         self.closed = False
@@ -77,6 +76,7 @@ class WebSocket:
                 case Ping():
                     if not self.close_sent:
                         self._control.append(self._control_frame(frames.PONG, bytes(event.payload)))
+                        del self._control[:-_PONGS]
                 case CloseConnection():
                     # wsproto tells of a violation with this event too, its state still OPEN.
                     broken = self._connection.state is ConnectionState.OPEN

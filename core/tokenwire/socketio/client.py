@@ -82,7 +82,7 @@ class Client:
         """Namespaces that have not answered the client's CONNECT: the socket-to-be, its payload."""
         self._outbox = Outbox(hub.config.outbox_bytes, hub.config.outbox_burst_bytes)
         self._reader = PacketReader(hub.limits, hub.config.max_payload)
-        self._taken_out: dict[str, None] = {}
+        self._taken_out: tuple[str, ...] = ()
         """Namespaces that the server has disconnected: the client may not know yet."""
 
     # -- to the client -----------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Client:
         name = packet.namespace
         if name in self.sockets:
             raise RemoteProtocolError("a second CONNECT to a namespace")
-        self._taken_out.pop(name, None)
+        self._taken_out = tuple(other for other in self._taken_out if other != name)
         if name in self._joining:  # the client has given up the first, and says nothing of it
             self._stop_joining(name)
         config, namespace = self._hub.config, self._hub.namespace(name)
@@ -267,9 +267,7 @@ class Client:
     def disconnect(self, socket: Socket, now: Millis) -> None:
         """Tell the client that it is out of a namespace. It is out also if it does not hear it."""
         self._leave(socket, "server namespace disconnect", now)
-        self._taken_out[socket.name] = None
-        if len(self._taken_out) > self._hub.config.max_namespaces:
-            del self._taken_out[next(iter(self._taken_out))]
+        self._taken_out = (*self._taken_out, socket.name)[-self._hub.config.max_namespaces :]
         self.send([_goodbye(socket.name)], now)
 
     def close(self, now: Millis) -> None:

@@ -9,7 +9,6 @@ than it holds starts anew. A pid is a secret: only its hash is kept.
 
 import hashlib
 import re
-from collections import deque
 
 from tokenwire.socketio.binary import Body
 from tokenwire.types import IdSource
@@ -33,7 +32,7 @@ class Journal:
             name: its own, without a dot.
             max_bytes: how much is kept.
         """
-        self._kept: deque[list[bytes]] = deque()
+        self._kept: list[list[bytes]] = []
         self.last = 0
         """The number of the last event."""
         self._name = name
@@ -59,7 +58,7 @@ class Journal:
         self._kept.append(messages)
         self._size += _size(messages)
         while self._size > self._max_bytes:
-            self._size -= _size(self._kept.popleft())
+            self._size -= _size(self._kept.pop(0))
 
     def since(self, offset: object) -> list[list[bytes]] | None:
         """Return the packets that came after an offset of the client's, or None: nobody knows."""
@@ -77,7 +76,7 @@ class Journal:
         missed = self.last - number
         if not 0 <= missed <= len(self._kept):
             return None
-        return list(self._kept)[len(self._kept) - missed :]
+        return self._kept[len(self._kept) - missed :]
 
 
 def _size(messages: list[bytes]) -> int:

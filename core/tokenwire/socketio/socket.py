@@ -156,7 +156,7 @@ class Socket:
         """The User-Agent of the handshake, empty if there was none."""
         if self.carrier is None:
             return ""
-        return self.carrier.session.handshake.header("user-agent") or ""
+        return self.carrier.session.user_agent
 
     def has_received(self, since: Millis) -> bool:
         """Return True if its client is known to have what it was handed at that time or before."""

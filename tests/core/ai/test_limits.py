@@ -2,13 +2,13 @@
 
 import pytest
 from tokenwire.ai.errors import Code, Refusal
-from tokenwire.ai.limits import Allowance
+from tokenwire.ai.limits import Allowance, Rates
 from tokenwire.config import Config
 from tokenwire.types import Millis
 
 
 def allowance(**changes: object) -> Allowance:
-    return Allowance(Config(**changes))  # type: ignore[arg-type]
+    return Allowance(Rates(Config(**changes)))  # type: ignore[arg-type]
 
 
 def refused(allowed: Allowance, what: str, now: int = 0) -> Refusal | None:

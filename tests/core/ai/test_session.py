@@ -7,7 +7,7 @@ it was told. What a service does with that is in `test_recovery.py`.
 import pytest
 from core.ai.client import read
 from tokenwire.ai import events
-from tokenwire.ai.limits import Allowance
+from tokenwire.ai.limits import Allowance, Rates
 from tokenwire.ai.messages import StreamRequest
 from tokenwire.ai.pace import Pace
 from tokenwire.ai.routing import DIRECT
@@ -55,7 +55,9 @@ class Told:
 class Rig:
     def __init__(self, control: Journal | None = None) -> None:
         self.socket, self.service = Lead(), Told()
-        self.session = AiSession("public", self.socket, self.service, control, Allowance(Config()))
+        self.session = AiSession(
+            "public", self.socket, self.service, control, Allowance(Rates(Config()))
+        )
 
     def stream(self, name: str, *tokens: str) -> Stream:
         """Add a stream whose client has its start."""

@@ -15,7 +15,7 @@ from tokenwire.engineio.session import (
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Outputs, WantWrite
 from tokenwire.timers import Timer, Timers
-from tokenwire.types import ConnId, Millis, Request
+from tokenwire.types import ConnId, Millis
 from tokenwire.wire import Binary
 
 NOW = Millis(1_000)
@@ -59,9 +59,7 @@ class Setting:
     def __init__(self) -> None:
         self.outputs = Outputs()
         self.timers = Timers()
-        self.session = EngineSession(
-            "sid", Request("GET", "/socket.io/"), None, self.outputs, self.timers, (300, 200)
-        )
+        self.session = EngineSession("sid", "", None, self.outputs, self.timers, (300, 200))
         self.echo = self.session.upper = Echo()
 
 

@@ -30,7 +30,7 @@ def feed(data: bytes, config: Config = CONFIG) -> HttpConnection:
 
 
 def request(http: HttpConnection) -> Request:
-    event = http.events.popleft()
+    event = http.events.pop(0)
     assert isinstance(event, Request)
     return event
 
