@@ -48,7 +48,8 @@ def _tokenwire() -> Path:
 
 def _serve(model: str) -> list[str]:
     options = ["--port", "0", "--ollama-base-url", model, "--ollama-default-model", MODEL]
-    return [str(_tokenwire()), "serve", *options]
+    # An installed package has its bytecode; this one, run from its sources, is to write it.
+    return ["env", "-u", "PYTHONDONTWRITEBYTECODE", str(_tokenwire()), "serve", *options]
 
 
 def _our_versions() -> dict[str, str]:

@@ -6,7 +6,6 @@ everything later goes to the log. A server that cannot start says why in one lin
 
 import asyncio
 import errno
-import gc
 import ipaddress
 import os
 import signal
@@ -20,8 +19,6 @@ import msgspec
 from tokenwire_cli import logs
 from tokenwire_cli.ids import SystemIds
 from tokenwire_cli.settings import Settings
-
-_COLLECT_AFTER = 10_000  # new objects; Python: 700, which is a collection for each 20th connection
 
 Stop = asyncio.Event
 """Set by the first SIGINT or SIGTERM."""
@@ -59,7 +56,6 @@ def run_until_signal(main: Callable[[Stop], Awaitable[int]]) -> int:
             loop.add_signal_handler(number, first)
         return await main(stop)
 
-    gc.set_threshold(_COLLECT_AFTER)
     return asyncio.run(with_signals())
 
 
