@@ -81,6 +81,9 @@ class TokenLog:
         del self._text[self._ends[index] - self._origin :]
         del self._ends[index + 1 :]
         self.last_seq = seq
+        if not index:  # nothing is left but what was evicted
+            self._text.clear()
+            self._origin = self._ends[0]
 
     def evict_before(self, seq: int) -> None:
         """Drop all tokens before `seq` (at most one past the last)."""

@@ -246,9 +246,13 @@ class Streams:
         A slow reader gets all of it, however long that takes; who is away may come back for it; and
         what was handed over may be lost on the way, with nobody to know it before the heartbeat.
         """
-        due = stream.over_at + self._ended_span
-        if due <= now and (stream.has_output() or not session.has_received(stream)):
-            due = now + self._ended_span
+        span = self._ended_span
+        due = stream.over_at + span
+        waits = stream.has_output() or session.socket is None
+        # One who reads and never answers a ping would be in doubt for ever.
+        in_doubt = not session.has_received(stream) and now < due + span
+        if due <= now and (waits or in_doubt):
+            due = now + span
         if due > now:
             self._timers.set(Timer.STREAM_FORGET, stream.id, due)
         else:

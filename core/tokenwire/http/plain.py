@@ -4,6 +4,7 @@ Rules of this file: only what a socket alone can do. TLS, a name and a password,
 ASCII, a query: such an address is none of these, and somebody else's.
 """
 
+import ipaddress
 import re
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from tokenwire.http.exchange import Exchange, Listener
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 
 _ADDRESS = re.compile(
-    r"http://(?P<authority>(?:(?P<name>[A-Za-z0-9._-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
+    r"http://(?P<authority>(?:(?P<name>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
     r"(?::(?P<port>[0-9]{1,5}))?)(?P<path>(?:/[A-Za-z0-9._~-]*)*)"
 )
 _HTTP_PORT = 80
@@ -56,6 +57,11 @@ def parse(url: str) -> PlainAddress | None:
     if not 1 <= port <= _MAX_PORT:
         return None
     host = match["name"] or match["ipv6"]
+    if match["ipv6"] or host.replace(".", "").isdigit():
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return None
     return PlainAddress(host, port, match["authority"], match["path"].rstrip("/"))
 
 

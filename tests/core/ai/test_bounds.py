@@ -448,6 +448,25 @@ def test_a_flood_of_thinking_pauses_the_model_of_who_does_not_read() -> None:
     at_rest(world)
 
 
+def test_who_never_answers_a_ping_is_not_in_doubt_for_ever() -> None:
+    world, client = setting(
+        heartbeat_interval=2_000, heartbeat_timeout=1_000, reconnect_timeout=1_000
+    )
+    model = client.stream()
+    model.say("all of it")
+    model.done()
+    for _ in range(15):  # twice 4 s; what it is sent is a sign of life
+        assert world.server.stats().bytes_held > 4_000
+        client.send("ai:heartbeat")
+        world.advance(500)
+        assert client.wire.open
+    for _ in range(3):
+        client.send("ai:heartbeat")
+        world.advance(500)
+    assert client.wire.open
+    assert world.server.stats().bytes_held < 4_000
+
+
 def test_an_ended_stream_is_kept_until_its_client_would_be_known_to_be_gone() -> None:
     world, client = setting(heartbeat_interval=20_000, heartbeat_timeout=10_000)
     model = client.stream()

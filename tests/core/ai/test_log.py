@@ -211,3 +211,14 @@ def test_pieces_cover_the_text_once_and_in_order(tokens: list[str], room: int) -
         pieces.append(log.text(first, end))
         first = end + 1
     assert "".join(pieces) == "".join(tokens)
+
+
+def test_a_log_of_which_nothing_is_left_holds_nothing() -> None:
+    log = TokenLog()
+    for _ in range(100):
+        log.append(b"x" * 100)
+    log.evict_to(5_000, before=101)
+    log.cut_after(log.first_seq - 1)
+    assert log.size < 10
+    log.append(b"new")
+    assert log.text(log.last_seq, log.last_seq) == "new"

@@ -51,6 +51,20 @@ def test_a_session_over_polling_and_its_end() -> None:
         world.server.close(client.sid, world.now)
 
 
+def test_a_ping_goes_before_what_waits() -> None:
+    world, wire, session = opened(heartbeat_interval=1_000, heartbeat_timeout=500)
+    wire.unblock(0)
+    world.server.send(session, "waits", world.now)
+    world.advance(1_000)
+    wire.unblock(1_000)
+    assert wire.texts() == ["2", "4waits"]
+    wire.send_text("3")
+    world.advance(900)
+    assert wire.open
+    assert wire.texts() == []
+    assert not world.program
+
+
 def test_text_that_is_no_unicode_is_refused() -> None:
     world, _, session = opened()
     with pytest.raises(LocalProtocolError, match="surrogates"):
