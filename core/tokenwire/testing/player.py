@@ -121,6 +121,8 @@ class Player:
         self._cut_at = cut_at
         self.sent = 0
         """How many bytes the steps so far send, on all connections."""
+        self.answered = 0
+        """How many the model server answers."""
         self._links: dict[str, Link] = {}
         self._models: dict[str, ModelLink] = {}
         self._names: dict[str, str] = {}
@@ -262,6 +264,7 @@ class Player:
         size = self._cut or max(1, len(data))
         for at in range(0, len(data), size):
             self._models[step.model].send(data[at : at + size])
+        self.answered += len(data)
 
     # -- what must come back -----------------------------------------------------------------------
 
