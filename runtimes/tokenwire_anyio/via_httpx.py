@@ -15,11 +15,11 @@ import anyio
 import anyio.lowlevel
 import httpx
 from tokenwire import Server
+from tokenwire.http.plain import LIST_BYTES
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 
 from tokenwire_anyio.call import Call, Limits
 
-_PROBE_BYTES = 1024 * 1024
 _log = logging.getLogger("tokenwire")
 
 
@@ -100,7 +100,7 @@ class Httpx:
                 ):
                     async for data in response.aiter_bytes():
                         body += data
-                        if len(body) > _PROBE_BYTES:
+                        if len(body) > LIST_BYTES:
                             break
                     status = response.status_code
         except Exception as error:

@@ -28,6 +28,8 @@ from runtimes.server_thread import LIMIT, Control
 from tokenwire import Config, Server
 from tokenwire.types import Millis, StreamId
 
+_BETWEEN_READS = 0.02  # seconds: some 200 KB a second, slowly but steadily
+
 # -- slow readers --------------------------------------------------------------------------------
 
 
@@ -120,10 +122,10 @@ def test_a_reader_that_takes_nothing_is_detached_and_one_that_is_slow_is_not(
         while not server.call(lambda: server.core.stats().detaches):
             assert time.monotonic() < until
             assert slow.socket.recv(4_096)
-            time.sleep(0.02)
+            time.sleep(_BETWEEN_READS)
         for _ in range(100):  # for three times as long again
             assert slow.socket.recv(4_096)
-            time.sleep(0.02)
+            time.sleep(_BETWEEN_READS)
         assert ends(stuck.socket)
         stats = server.call(server.core.stats)
         assert (stats.detaches, stats.total_sessions, stats.total_active_streams) == (1, 1, 2)

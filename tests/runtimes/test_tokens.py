@@ -32,6 +32,8 @@ from runtimes.served import Serve, connect, still_serves
 from runtimes.server_thread import LIMIT, Control
 from tokenwire import Config
 
+_LOOK = 0.005  # seconds between two looks at what the server tells nobody
+
 # -- tokens --------------------------------------------------------------------------------------
 
 
@@ -274,7 +276,7 @@ def test_health_follows_the_model(serve: Serve, ollama: ScriptedOllama) -> None:
         while server.call(server.core.upstream_status) != status:
             if time.monotonic() > until:
                 return False
-            time.sleep(0.005)
+            time.sleep(_LOOK)
         return True
 
     assert becomes("ok")

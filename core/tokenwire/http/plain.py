@@ -19,7 +19,8 @@ _ADDRESS = re.compile(
 )
 _HTTP_PORT = 80
 _MAX_PORT = 65_535
-_MAX_LIST = 1024 * 1024  # bytes of the answer to a probe
+LIST_BYTES = 1024 * 1024
+"""The most that is read of the list of models, which answers a probe."""
 _NO_STREAM = StreamId(0)
 
 
@@ -77,7 +78,7 @@ class _Probe:
         self._status = status
 
     def receive_upstream(self, stream: StreamId, data: bytes, now: Millis) -> None:
-        if len(self._body) <= _MAX_LIST:  # what is cut is no list, and the core will say so
+        if len(self._body) <= LIST_BYTES:  # what is cut is no list, and the core will say so
             self._body += data
 
     def upstream_eof(self, stream: StreamId, now: Millis) -> None:
