@@ -1,9 +1,10 @@
-"""WebSocket frames (RFC 6455 5.2): those we send, and the sizes in those that come.
+"""WebSocket frames (RFC 6455 5.2): those we send, and of those that come the usual ones, and sizes.
 
 Rules of this file: what we send is byte for byte what wsproto would make (a test holds them
 together), at a fifteenth of its cost, on the path of every token; a masking key is the caller's,
-where wsproto would draw one. What comes is followed by its headers alone, before wsproto sees it:
-wsproto tells of a frame's size only as its payload comes.
+where wsproto would draw one. Of what comes, a text message that is whole and in order is read here;
+wsproto judges all else, whose headers are followed before it sees them: it tells of a frame's size
+only as its payload comes.
 """
 
 _FIN = 0x80
@@ -34,12 +35,56 @@ def masked(first_byte: int, payload: bytes, key: bytes) -> bytes:
         payload: what it carries.
         key: 4 bytes that nobody can foresee (5.3).
     """
+    head = header(first_byte, len(payload))
+    second_byte = head[1] | _MASKED
+    return b"%c%c%b%b%b" % (first_byte, second_byte, head[2:], key, _mask(payload, key))
+
+
+def read_text(data: bytes, at: int, *, max_size: int, masked: bool) -> tuple[bytes, int] | None:
+    """Read a frame that is a whole text message, there as a whole, and breaks no rule.
+
+    Args:
+        data: what has come.
+        at: where in it a frame begins, between two messages.
+        max_size: the largest message that is taken.
+        masked: the frame must be masked (5.1), or must not be.
+
+    Returns:
+        The message, and where the next frame begins. None: it is another frame, or not whole, or
+        not in order.
+    """
+    if len(data) < at + 2 or data[at] != TEXT:
+        return None
+    size = data[at + 1] ^ _MASKED if masked else data[at + 1]
+    start = at + 2
+    if size == 126:
+        start += 2
+        size = int.from_bytes(data[at + 2 : start], "big")
+        if size < 126:  # the shortest form is a must
+            return None
+    elif size > 126:  # 8 bytes of length, or a mask where none should be
+        return None
+    if masked:
+        start += MASK_BYTES
+    end = start + size
+    if len(data) < end or size > max_size:
+        return None
+    message = data[start:end]
+    if masked:
+        message = _mask(message, data[start - MASK_BYTES : start])
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return None
+    return message, end
+
+
+def _mask(payload: bytes, key: bytes) -> bytes:
+    """Return the payload with its masking put on, or taken off (5.3)."""
     size = len(payload)
-    head = header(first_byte, size)
     repeated = (key * (size // MASK_BYTES + 1))[:size]
     mixed = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
-    second_byte = head[1] | _MASKED
-    return b"%c%c%b%b%b" % (first_byte, second_byte, head[2:], key, mixed.to_bytes(size, "big"))
+    return mixed.to_bytes(size, "big")
 
 
 class SizeGuard:
@@ -49,7 +94,8 @@ class SizeGuard:
     """
 
     __slots__ = (
-        "_fragments", "_head", "_mask_bytes", "_max_fragments", "_max_message", "_size", "_skip",
+        "_fragments", "_head", "_in_message", "_mask_bytes", "_max_fragments", "_max_message",
+        "_size", "_skip",
     )  # fmt: skip
 
     def __init__(self, *, max_message: int, max_fragments: int, masked: bool = True) -> None:
@@ -63,6 +109,13 @@ class SizeGuard:
         self._size = 0
         """Of the message so far, as announced."""
         self._fragments = 0
+        self._in_message = False
+        """True: more fragments of a message are to come."""
+
+    @property
+    def between_messages(self) -> bool:
+        """True: nothing is begun, neither a frame nor a message."""
+        return not (self._head or self._skip or self._in_message)
 
     def feed(self, data: bytes) -> int | None:
         """Follow a piece of the stream.
@@ -96,6 +149,7 @@ class SizeGuard:
             self._size = self._fragments = 0
         self._size += size
         self._fragments += 1
+        self._in_message = not first_byte & _FIN
         return self._size <= self._max_message and self._fragments <= self._max_fragments
 
 

@@ -1,6 +1,8 @@
 """One WebSocket, of either role: wsproto's frames, with the limits that it does not have.
 
-Rules of this file: a message is bounded by what its frames announce, before their payload comes; a
+Rules of this file: text messages that come whole are read without wsproto (`frames.py`), which
+costs a tenth; it is there from the first other frame to the end of the message, and is dropped. A
+message is bounded by what its frames announce, before their payload comes; a
 few pongs wait until the socket has room (RFC 6455 5.5.3 lets us answer only the latest pings), and
 go before messages that came later; after a close or a violation nothing that comes is looked at or
 kept.
@@ -30,7 +32,16 @@ def accept_token(key: str) -> str:
 class WebSocket:
     """The frames of one connection after its 101."""
 
-    __slots__ = ("_connection", "_control", "_guard", "_new_mask", "_part", "close_sent", "closed")
+    __slots__ = (
+        "_careful",
+        "_control",
+        "_max_fragments",
+        "_max_message",
+        "_new_mask",
+        "_part",
+        "close_sent",
+        "closed",
+    )
 
     def __init__(
         self,
@@ -46,10 +57,10 @@ class WebSocket:
             new_mask: draws a masking key, 4 bytes: the client's role. None: the server's.
         """
         self._new_mask = new_mask
-        self._connection = Connection(ConnectionType.CLIENT if new_mask else ConnectionType.SERVER)
-        self._guard = frames.SizeGuard(
-            max_message=max_message, max_fragments=max_fragments, masked=new_mask is None
-        )
+        self._max_message = max_message
+        self._max_fragments = max_fragments
+        self._careful: tuple[Connection, frames.SizeGuard] | None = None
+        """wsproto, and what counts for it; None: nothing is begun that they must see the end of."""
         self._part = bytearray()
         """What has come of a message."""
         self._control: list[bytes] = []
@@ -63,9 +74,22 @@ class WebSocket:
 
         Not to be called once `closed`.
         """
-        too_big = self._guard.feed(data)
-        self._connection.receive_data(data if too_big is None else data[:too_big])
-        for event in self._connection.events():
+        at = 0
+        if self._careful is None:
+            masked = self._new_mask is None
+            while read := frames.read_text(data, at, max_size=self._max_message, masked=masked):
+                message, at = read
+                yield message
+        if at < len(data):
+            yield from self._receive_frames(data[at:])
+
+    def _receive_frames(self, data: bytes) -> Iterator[bytes]:
+        if self._careful is None:
+            self._careful = self._begin()
+        connection, guard = self._careful
+        too_big = guard.feed(data)
+        connection.receive_data(data if too_big is None else data[:too_big])
+        for event in connection.events():
             match event:
                 case TextMessage() | BytesMessage():
                     text = isinstance(event, TextMessage)
@@ -79,16 +103,26 @@ class WebSocket:
                         del self._control[:-_PONGS]
                 case CloseConnection():
                     # wsproto tells of a violation with this event too, its state still OPEN.
-                    broken = self._connection.state is ConnectionState.OPEN
+                    broken = connection.state is ConnectionState.OPEN
                     self._finish(event.code if broken else _echo(event.code))
                     return
                 case _:
                     pass  # an unsolicited pong (RFC 6455 5.5.3)
         if too_big is not None:
             self._finish(TOO_BIG)
+        elif guard.between_messages:
+            self._careful = None
+
+    def _begin(self) -> tuple[Connection, frames.SizeGuard]:
+        server = self._new_mask is None
+        guard = frames.SizeGuard(
+            max_message=self._max_message, max_fragments=self._max_fragments, masked=server
+        )
+        return Connection(ConnectionType.SERVER if server else ConnectionType.CLIENT), guard
 
     def _finish(self, code: int) -> None:
         self.closed = True
+        self._careful = None
         self._part.clear()
         if not self.close_sent:
             self._control.append(self.close(code))
