@@ -492,10 +492,14 @@ class Engine:
         fields = (("transport", session.transport), ("reason", reason))
         self._outputs.put(Notice("debug", "session_closed", fields))
         session.upper.closed(reason, now)
+        del session.upper
 
     def _forget(self, session: EngineSession) -> None:
+        """Let go of a session that is over, in no cycle: those wait for Python's collector."""
         self._timers.clear(Timer.CLOSING, session.sid)
         del self._sessions[session.sid]
+        if session.ws is not None:
+            session.ws.session = None
         self._admission.closed(session.address)
 
     def stop_accepting(self) -> None:

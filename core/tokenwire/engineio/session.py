@@ -135,6 +135,7 @@ class EngineSession:
     )
 
     upper: Upper
+    """There is none any more once the session is over."""
 
     def __init__(
         self,

@@ -3,7 +3,9 @@
 import itertools
 
 import pytest
-from core.clients import Polling, plain_world
+from core.clients import WEBSOCKET, Polling, plain_world
+from tokenwire.config import Config
+from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.session import (
     ENDED,
     TRANSITIONS,
@@ -14,8 +16,9 @@ from tokenwire.engineio.session import (
 )
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import Outputs, WantWrite
+from tokenwire.testing import SeededIds
 from tokenwire.timers import Timer, Timers
-from tokenwire.types import ConnId, Millis
+from tokenwire.types import ConnId, Millis, Request
 from tokenwire.wire import Binary
 
 NOW = Millis(1_000)
@@ -245,3 +248,21 @@ def test_such_an_answer_keeps_to_its_bytes_too() -> None:
         world.server.emit(socket, "e", ["x" * 60], world.now)
     answers = [client.poll() for _ in range(2)]
     assert [answer.body.count(b"\x1e") for answer in answers if answer is not None] == [1, 1]
+
+
+def test_a_session_ends_once() -> None:
+    sessions: list[EngineSession] = []
+
+    def open_upper(session: EngineSession, now: Millis) -> Echo:
+        sessions.append(session)
+        return Echo()
+
+    engine = Engine(Config(), Outputs(), Timers(), SeededIds(1), open_upper)
+    path, _, query = WEBSOCKET.partition("?")
+    engine.receive_request(ConnId(1), Request("GET", path, query, upgrade=True), NOW)
+    (session,) = sessions
+    engine.evict_session(session, "first", NOW)
+    assert session.state is State.CLOSED
+    engine.close_session(session, "again", NOW)
+    engine.abort_session(session, "again", NOW)
+    assert session.state is State.CLOSED
