@@ -60,8 +60,8 @@ class Timers:
         self._live: dict[tuple[Timer, Key], _Entry] = {}
         """The entry that counts: those that were moved or cleared stay in the heap for a while."""
         self._count = 0
-        self._first: _Entry | None = None
-        """The entry of which `_next` tells."""
+        self._first = 0
+        """The number of the entry of which `_next` tells."""
         self._next: Deadline | None = None
 
     def set(self, timer: Timer, key: Key, at: int) -> None:
@@ -86,10 +86,11 @@ class Timers:
 
     def next(self) -> Deadline | None:
         """Return the earliest deadline."""
-        first = self._heap[0] if self._heap else None
-        if first is not self._first:
-            self._first = first
-            self._next = None if first is None else Deadline(first[0], first[2].value)
+        if not self._heap:
+            return None
+        at, number, timer, _ = self._heap[0]
+        if number != self._first:
+            self._first, self._next = number, Deadline(at, timer.value)
         return self._next
 
     def due(self, now: Millis) -> Iterator[tuple[Timer, Key]]:
@@ -114,5 +115,6 @@ class Timers:
 
     def _counts(self, entry: _Entry) -> bool:
         """Return True unless the entry was moved or cleared since."""
-        _, _, timer, key = entry
-        return self._live.get((timer, key)) is entry
+        _, number, timer, key = entry
+        live = self._live.get((timer, key))
+        return live is not None and live[1] == number
