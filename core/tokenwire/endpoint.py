@@ -16,8 +16,9 @@ from tokenwire.ai.upstream import Health
 from tokenwire.config import Config
 from tokenwire.engineio.plain import PlainServer
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import HttpRequest, Notice, Output, Outputs, Stopped
+from tokenwire.outputs import HttpRequest, Notice, Output, Stopped
 from tokenwire.program import Program
+from tokenwire.queue import Outputs
 from tokenwire.socketio.server import TIMERS as SOCKET_TIMERS
 from tokenwire.socketio.server import SocketServer
 from tokenwire.timers import Timer, Timers

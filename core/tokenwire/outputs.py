@@ -5,7 +5,6 @@ names what it forgot.
 Outputs keep their order.
 """
 
-from collections import deque
 from typing import Literal
 
 import msgspec
@@ -209,29 +208,3 @@ Output = (
     | Stopped
     | Notice
 )
-
-
-class Outputs:
-    """The one output queue of a core, shared by its layers."""
-
-    __slots__ = ("_queue", "_wanted")
-
-    def __init__(self) -> None:
-        self._queue: deque[Output] = deque()
-        self._wanted: dict[ConnId, None] = {}
-
-    def put(self, output: Output) -> None:
-        self._queue.append(output)
-
-    def poll(self) -> Output | None:
-        return self._queue.popleft() if self._queue else None
-
-    def want_write(self, conn: ConnId) -> None:
-        """Say `WantWrite`, unless it was said and no pull has come back empty since."""
-        if conn not in self._wanted:
-            self._wanted[conn] = None
-            self._queue.append(WantWrite(conn))
-
-    def pulled_empty(self, conn: ConnId) -> None:
-        """A pull came back empty: the next `want_write` is an edge again."""
-        self._wanted.pop(conn, None)

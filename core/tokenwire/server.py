@@ -9,7 +9,8 @@ timer for `next_timeout`. Each connection has at most one timer, that of the pha
 from tokenwire.config import Config
 from tokenwire.endpoint import Endpoint
 from tokenwire.errors import LocalProtocolError
-from tokenwire.http.connection import HttpConnection, MessageReceived, Phase
+from tokenwire.http.connection import HttpConnection, Phase
+from tokenwire.http.events import MessageReceived
 from tokenwire.outputs import Abort, PauseReading, ResumeReading
 from tokenwire.timers import Timer
 from tokenwire.types import Chunk, ConnId, IdSource, Millis, Peer, Request

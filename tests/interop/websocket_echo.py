@@ -7,7 +7,8 @@ case of the Autobahn suite. No Engine.IO here: the layer is tested alone.
 import asyncio
 
 from tokenwire.config import Config
-from tokenwire.http.connection import HttpConnection, MessageReceived, WebSocketClosed
+from tokenwire.http.connection import HttpConnection
+from tokenwire.http.events import MessageReceived, WebSocketClosed
 from tokenwire.types import Peer, Request, Response
 
 CONFIG = Config(max_payload=64 * 1024 * 1024, max_fragments=1024 * 1024)

@@ -20,7 +20,7 @@ from tokenwire.ai.streams import Streams
 from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
 from tokenwire.engineio.session import SLOW_CONSUMER
-from tokenwire.outputs import Outputs
+from tokenwire.queue import Outputs
 from tokenwire.socketio.binary import encode_body
 from tokenwire.socketio.socket import Recovered, Socket
 from tokenwire.timers import Timer, Timers

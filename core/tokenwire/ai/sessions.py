@@ -14,7 +14,8 @@ from tokenwire.ai.session import AiSession
 from tokenwire.ai.stats import Counters
 from tokenwire.ai.streams import Streams
 from tokenwire.config import Config
-from tokenwire.outputs import Notice, Outputs
+from tokenwire.outputs import Notice
+from tokenwire.queue import Outputs
 from tokenwire.socketio.lost import Lost
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key
 from tokenwire.socketio.socket import Socket

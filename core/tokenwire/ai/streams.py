@@ -17,7 +17,8 @@ from tokenwire.ai.stats import Counters
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
-from tokenwire.outputs import Notice, Outputs
+from tokenwire.outputs import Notice
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import IdSource, Millis, StreamId
 from tokenwire.wire import ids

@@ -15,12 +15,12 @@ from tokenwire.errors import RemoteProtocolError
 from tokenwire.outputs import (
     CancelUpstream,
     Notice,
-    Outputs,
     PauseUpstream,
     ProbeUpstream,
     ResumeUpstream,
     StartUpstream,
 )
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import Millis, StreamId, UpstreamRequest
 from tokenwire.wire.ndjson import LineSplitter

@@ -6,7 +6,8 @@ when to come again, and is told to the operator at most once a second, without t
 
 from tokenwire.buckets import Bucket, Buckets, Rate
 from tokenwire.config import Config
-from tokenwire.outputs import Notice, Outputs
+from tokenwire.outputs import Notice
+from tokenwire.queue import Outputs
 from tokenwire.types import Millis
 
 _SECOND = 1_000

@@ -24,7 +24,8 @@ from tokenwire.engineio.session import (
     WebSocket,
 )
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.outputs import Abort, Notice, Outputs
+from tokenwire.outputs import Abort, Notice
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, IdSource, Millis, Request, Response
 from tokenwire.wire import Binary, ids, json

@@ -9,7 +9,8 @@ from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.outbox import Outbox
 from tokenwire.engineio.session import SLOW_CONSUMER, EngineSession
 from tokenwire.errors import LocalProtocolError
-from tokenwire.outputs import Message, Outputs, SessionClosed, SessionOpened
+from tokenwire.outputs import Message, SessionClosed, SessionOpened
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timers
 from tokenwire.types import IdSource, Millis
 from tokenwire.wire import Binary

@@ -9,7 +9,7 @@ import enum
 from typing import Protocol
 
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.outputs import Outputs
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, Headers, Millis
 from tokenwire.wire import Binary
@@ -134,6 +134,7 @@ class EngineSession:
         "ws",
     )
 
+    __deletable__ = ["upper"]  # noqa: RUF012 - mypyc asks for this
     upper: Upper
     """There is none any more once the session is over."""
 

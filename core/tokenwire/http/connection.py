@@ -16,6 +16,7 @@ from tokenwire.config import Config
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.http import guards
 from tokenwire.http.chunks import ChunkedBody
+from tokenwire.http.events import HttpEvent, MessageReceived, WebSocketClosed
 from tokenwire.http.websocket import WebSocket, accept_token
 from tokenwire.types import Chunk, Headers, Peer, Request, Response
 
@@ -30,19 +31,6 @@ class Phase(enum.Enum):
     DRAIN = "drain"  # a body was refused: its rest is thrown away, or a reset eats our answer
     UPGRADED = "upgraded"
     OVER = "over"  # nothing more is read; what is queued goes out, then the end
-
-
-class MessageReceived(msgspec.Struct, frozen=True):
-    """A WebSocket message."""
-
-    message: bytes
-
-
-class WebSocketClosed(msgspec.Struct, frozen=True):
-    """The peer closed its WebSocket, or was closed for a violation."""
-
-
-HttpEvent = Request | MessageReceived | WebSocketClosed
 
 
 class HttpConnection:

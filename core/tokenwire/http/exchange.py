@@ -7,7 +7,7 @@ is raised for it, and whatever a runtime brings afterwards does nothing.
 """
 
 import enum
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import h11
 
@@ -131,7 +131,7 @@ class Exchange:
                         self._read_chunks(self._chunks, self._h11.trailing_data[0], body)
                         return
                 case h11.Data() as data:
-                    body += data.data
+                    body += cast(Any, data).data  # a bytearray, whatever h11 says
                 case h11.EndOfMessage():
                     self._end(State.DONE)
                     return

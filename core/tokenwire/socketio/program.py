@@ -18,8 +18,8 @@ from tokenwire.outputs import (
     Event,
     Forgotten,
     Joining,
-    Outputs,
 )
+from tokenwire.queue import Outputs
 from tokenwire.socketio.binary import Body, encode_event
 from tokenwire.socketio.lost import Lost
 from tokenwire.socketio.recovery import Journal, new_name, new_pid, pid_key

@@ -12,7 +12,7 @@ from tokenwire.buckets import Buckets, per_minute
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.session import EngineSession
-from tokenwire.outputs import Outputs
+from tokenwire.queue import Outputs
 from tokenwire.socketio.client import Client
 from tokenwire.socketio.program import ProgramNamespace
 from tokenwire.socketio.socket import Namespace, Socket

@@ -17,7 +17,7 @@ from core.ai.client import (
     stopped,
 )
 from tokenwire.ai.service import AiService
-from tokenwire.outputs import Outputs
+from tokenwire.queue import Outputs
 from tokenwire.testing import SeededIds, World
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import Millis

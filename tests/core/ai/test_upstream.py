@@ -16,12 +16,12 @@ from tokenwire.outputs import (
     CancelUpstream,
     Notice,
     Output,
-    Outputs,
     PauseUpstream,
     ProbeUpstream,
     ResumeUpstream,
     StartUpstream,
 )
+from tokenwire.queue import Outputs
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import Millis, StreamId
 

@@ -2,7 +2,8 @@
 
 from tokenwire.config import Config
 from tokenwire.engineio.admission import Admission
-from tokenwire.outputs import Notice, Output, Outputs
+from tokenwire.outputs import Notice, Output
+from tokenwire.queue import Outputs
 from tokenwire.types import Millis
 
 HERE = None

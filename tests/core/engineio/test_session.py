@@ -15,7 +15,8 @@ from tokenwire.engineio.session import (
     WebSocket,
 )
 from tokenwire.errors import RemoteProtocolError
-from tokenwire.outputs import Outputs, WantWrite
+from tokenwire.outputs import WantWrite
+from tokenwire.queue import Outputs
 from tokenwire.testing import SeededIds
 from tokenwire.timers import Timer, Timers
 from tokenwire.types import ConnId, Millis, Request

@@ -6,7 +6,8 @@ are cut is fed whole, byte by byte, and in two halves at every offset.
 
 import pytest
 from tokenwire.config import Config
-from tokenwire.http.connection import HttpConnection, MessageReceived, Phase, WebSocketClosed
+from tokenwire.http.connection import HttpConnection, Phase
+from tokenwire.http.events import MessageReceived, WebSocketClosed
 from tokenwire.testing.world import masked_frame
 from tokenwire.types import Peer, Request, Response
 
