@@ -47,7 +47,7 @@ SETTINGS = {
 ZERO = ("totalSessions", "activeSessions", "totalActiveStreams", "bytesHeld")
 """The counters of /stats that are 0 when nobody is there."""
 
-WARM_UP = 0.3  # of the time: what is imported, cached and pooled once
+WARM_UP = 0.5  # of the time: imports and caches; pools and the collector take minutes to settle
 MOST_GROWTH = 1.0  # MB an hour
 _LIMIT = 60.0  # seconds for one client, and for all to be as it was
 _MB = 1e6
