@@ -13,6 +13,8 @@ CORE_TESTS := tests/core --ignore=$(CUTS)
 PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load tests/harness
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
+COMPILED := $(VENV)/compiled
+COMPILED_TESTS := $(CORE_TESTS) tests/vectors tests/properties/test_codecs.py tests/runtimes/test_tokens.py
 
 # Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
 # `make atheris`.
@@ -39,7 +41,8 @@ demo: $(VENV)/.demo ## Start the server with a small real model, and a page to t
 
 .PHONY: test
 test: lint ## Run all checks and tests (the browser's have their own target).
-	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-sockets test-clients
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-core test-sockets \
+		test-clients test-compiled
 
 .PHONY: lint
 lint: $(VENV)/.test ## Check style, types and the direction of imports.
@@ -60,6 +63,10 @@ test-sockets: $(VENV)/.test ## Run the tests of the runtimes and of the command 
 .PHONY: test-clients
 test-clients: $(VENV)/.test ## Run the tests with stock clients and with the real model, and the simulation.
 	$(BIN)/pytest -q $(CLIENT_TESTS)
+
+.PHONY: test-compiled
+test-compiled: $(COMPILED)/.ready ## Run the core's tests on the core as mypyc compiles it.
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest -q -p no:cacheprovider $(COMPILED_TESTS)
 
 .PHONY: test-browser
 test-browser: $(VENV)/.test ## Drive the demo page in Chromium (apt-get install chromium).
@@ -161,6 +168,12 @@ $(VENV)/.demo: pyproject.toml hatch_build.py requirements/constraints.txt $(NPM_
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
+	@touch $@
+
+# The core, compiled: found before the sources where PYTHONPATH names the folder.
+$(COMPILED)/.ready: hatch_build.py $(shell find core -name '*.py') $(VENV)/.test
+	rm -rf $(COMPILED)
+	TOKENWIRE_COMPILE=1 $(PIP) install --quiet --no-deps --target $(COMPILED) .
 	@touch $@
 
 $(VENV)/.bench-core: benchmarks/core/requirements.txt $(VENV)/.test

@@ -1,9 +1,13 @@
-"""Build hook: puts the browser's Socket.IO client into `runtimes/tokenwire_cli/page/vendor/`.
+"""Build hook: brings the browser's Socket.IO client, and compiles the core if that is asked for.
 
-Rules of this file: the bundle is not in git; it comes from the npm package socket.io-client, in
-exactly the version that `tests/interop/package.json` pins, and nothing of another version is ever
-packed. A release build (TOKENWIRE_RELEASE=1) fails without it; any other build goes on, and the
-server then answers 404 and says why. Editable installs are filled in place.
+Rules of this file: the bundle in `runtimes/tokenwire_cli/page/vendor/` is not in git; it comes from
+the npm package socket.io-client, in exactly the version that `tests/interop/package.json` pins, and
+nothing of another version is ever packed. A release build (TOKENWIRE_RELEASE=1) fails without it;
+any other build goes on, and the server then answers 404 and says why. Editable installs are filled
+in place.
+
+With TOKENWIRE_COMPILE=1 a wheel has the core as mypyc makes it, beside the same modules in Python.
+The sources are compiled elsewhere, unchanged: nothing of it is left in the tree.
 """
 
 import base64
@@ -14,6 +18,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -35,17 +40,41 @@ class Unusable(Exception):
     """This source has no bundle, or none of the pinned version."""
 
 
-class BundleHook(BuildHookInterface[BuilderConfig]):
-    """Fills the folder before hatchling collects the files of a wheel or an sdist."""
+class BuildHook(BuildHookInterface[BuilderConfig]):
+    """Is called before hatchling collects the files of a wheel or an sdist, and after."""
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        """Return what a build needs besides hatchling."""
+        if not self._compiles:
+            return []
+        # The core is checked on its way, with the types of what it imports.
+        return ["mypy==2.4.1", "setuptools", *self.metadata.core.dependencies]
+
+    @property
+    def _compiles(self) -> bool:
+        return self.target_name == "wheel" and _is_set("TOKENWIRE_COMPILE")
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Fill the folder, or say what is missing."""
-        root = Path(self.root)
+        """Fill the folder, or say what is missing; compile the core, if that is asked for."""
+        self._fill_vendor(Path(self.root))
+        if self._compiles and version == "standard":  # not for an editable install
+            self._scratch = tempfile.TemporaryDirectory()
+            compiled = compile_core(Path(self.root) / "core", Path(self._scratch.name))
+            build_data["force_include"].update(compiled)
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was compiled: it is in the wheel."""
+        if not build_data.get("pure_python", True):
+            self._scratch.cleanup()
+
+    def _fill_vendor(self, root: Path) -> None:
         interop = root / "tests" / "interop"
         vendor = root / "runtimes" / "tokenwire_cli" / "page" / "vendor"
-        release = os.environ.get("TOKENWIRE_RELEASE", "") not in ("", "0")
+        release = _is_set("TOKENWIRE_RELEASE")
         package = json.loads((interop / "package.json").read_bytes())
         pinned: str = package["dependencies"]["socket.io-client"]
 
@@ -78,6 +107,53 @@ class BundleHook(BuildHookInterface[BuilderConfig]):
         if release:
             raise RuntimeError(f"TOKENWIRE_RELEASE is set, but {message}")
         self.app.display_warning(f"Building without the browser's client: {message}")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+# mypyc makes classes of its own, and so does msgspec: a module that defines structs stays as it is.
+STRUCTS = re.compile(r"\bStruct\b")
+# Enumerations whose members have an `__init__`.
+NOT_COMPILED = ("ai/errors.py", "testing/*", "client/*", "*__init__.py")
+SETUP = """
+import os, sys
+from mypyc.build import mypycify
+from setuptools import setup
+
+level = os.environ.get("MYPYC_OPT_LEVEL", "3")
+modules = mypycify(sys.argv[2:], group_name="tokenwire", opt_level=level, debug_level="0")
+arguments = ["-q", "build_ext", "--build-lib", sys.argv[1]]
+setup(name="tokenwire", packages=[], ext_modules=modules, script_args=arguments)
+"""
+
+
+def compile_core(core: Path, scratch: Path) -> dict[str, str]:
+    """Compile what of the core can be compiled.
+
+    Args:
+        core: the folder that has the package `tokenwire`.
+        scratch: an empty folder, which is filled.
+
+    Returns:
+        The files that came of it, and where in the wheel they belong.
+
+    Raises:
+        subprocess.CalledProcessError: mypyc or the C compiler has refused; they have said why.
+    """
+    package = scratch / "tokenwire"
+    shutil.copytree(core / "tokenwire", package, ignore=shutil.ignore_patterns("__pycache__"))
+    modules = [
+        str(path.relative_to(scratch))
+        for path in sorted(package.rglob("*.py"))
+        if not any(path.relative_to(package).match(pattern) for pattern in NOT_COMPILED)
+        and not STRUCTS.search(path.read_text())
+    ]
+    out = scratch / "out"
+    command = [sys.executable, "-c", SETUP, str(out), *modules]
+    subprocess.run(command, cwd=scratch, check=True)  # noqa: S603 - a fixed command
+    return {str(path): str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
 
 
 def from_node_modules(interop: Path) -> Bundle:
@@ -143,6 +219,6 @@ def _read(files: dict[str, Path]) -> Bundle:
         raise Unusable(f"{Path(error.filename).name} is not there") from None
 
 
-def get_build_hook() -> type[BundleHook]:
+def get_build_hook() -> type[BuildHook]:
     """Tell hatchling which class is the hook."""
-    return BundleHook
+    return BuildHook
