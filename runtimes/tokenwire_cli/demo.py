@@ -27,7 +27,7 @@ STOP_LIMIT = 5.0
 
 def demo(settings: Settings) -> int:
     """Run the demo until SIGINT or SIGTERM, and return the exit code."""
-    return run_until_signal(lambda stop: _demo(stop, settings))
+    return run_until_signal(lambda stop: _demo(stop, settings), settings.event_loop)
 
 
 async def _demo(stop: Stop, settings: Settings) -> int:

@@ -14,12 +14,15 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import Literal
 
 import msgspec
 
 from tokenwire_cli import logs
 from tokenwire_cli.ids import SystemIds
 from tokenwire_cli.settings import Settings
+
+EventLoop = Literal["asyncio", "uvloop"]
 
 Stop = asyncio.Event
 """Set by the first SIGINT or SIGTERM."""
@@ -32,11 +35,15 @@ def serve(settings: Settings, page: bool) -> int:
         settings: all settings.
         page: whether to serve the demo page at `/`, whose origins are then allowed.
     """
-    return run_until_signal(lambda stop: serve_until(stop, settings, page=page))
+    return run_until_signal(
+        lambda stop: serve_until(stop, settings, page=page), settings.event_loop
+    )
 
 
-def run_until_signal(main: Callable[[Stop], Awaitable[int]]) -> int:
-    """Run `main` in an event loop and return what it returns.
+def run_until_signal(
+    main: Callable[[Stop], Awaitable[int]], event_loop: EventLoop = "asyncio"
+) -> int:
+    """Run `main` in an event loop and return what it returns; 1 if there is no such loop.
 
     The first SIGINT or SIGTERM sets the event that `main` gets; a second one ends the process at
     once, with 130 or 143.
@@ -57,7 +64,31 @@ def run_until_signal(main: Callable[[Stop], Awaitable[int]]) -> int:
             loop.add_signal_handler(number, first)
         return await main(stop)
 
-    return asyncio.run(with_signals())
+    try:
+        factory = _LOOPS[event_loop]()
+    except ImportError:
+        how = f"pip install 'tokenwire[{event_loop}]'"
+        print(
+            f"tokenwire: {event_loop} is not installed: {how}, or set EVENT_LOOP or --event-loop "
+            "to asyncio",
+            file=sys.stderr,
+        )
+        return 1
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(with_signals())
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+_LOOPS: dict[EventLoop, Callable[[], Callable[[], asyncio.AbstractEventLoop]]] = {
+    "asyncio": lambda: asyncio.new_event_loop,
+    "uvloop": _uvloop,
+}
 
 
 async def serve_until(

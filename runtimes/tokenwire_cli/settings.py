@@ -306,6 +306,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "rest; httpx: for all",
         ),
     ] = "auto"
+    event_loop: Annotated[
+        Literal["asyncio", "uvloop"],
+        About(help="the event loop; uvloop is faster, and needs the extra of its name"),
+    ] = "asyncio"
     ollama_default_model: Annotated[
         str,
         About(

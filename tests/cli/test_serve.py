@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -71,6 +72,30 @@ def test_a_signal_stops_it(number: signal.Signals) -> None:
     assert "KeyboardInterrupt" not in err
 
 
+def test_on_uvloop() -> None:
+    with serving("--event-loop=uvloop", "--log-level=debug") as (process, port):
+        assert fetch(port, "/healthz")[0] == 200
+        assert b"uvloop" in Path(f"/proc/{process.pid}/maps").read_bytes()
+        process.terminate()
+        code, _, err = rest(process)
+    assert code == 0
+    assert "Traceback" not in err
+
+
+def test_uvloop_is_not_installed() -> None:
+    missing = (
+        "import sys; sys.modules['uvloop'] = None; from tokenwire_cli.main import run; "
+        "raise SystemExit(run())"
+    )
+    with running(("-c", missing, "serve", "--port=0", "--event-loop=uvloop")) as process:
+        code, out, err = rest(process)
+    assert (code, out) == (1, "")
+    assert err == (
+        "tokenwire: uvloop is not installed: pip install 'tokenwire[uvloop]', or set EVENT_LOOP or "
+        "--event-loop to asyncio\n"
+    )
+
+
 def test_page() -> None:
     with serving("--page", "--public-origin=https://demo.example") as (process, port):
         assert line(process) == f"Page: http://localhost:{port}/"
@@ -126,14 +151,16 @@ async def main(stop):
     print("stopping", flush=True)
     {hang}
 
-raise SystemExit(run_until_signal(main))
+raise SystemExit(run_until_signal(main, "{loop}"))
 """
+LOOPS = ["asyncio", "uvloop"]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("hang", ["await asyncio.Event().wait()", "while True: pass"])
-def test_a_second_signal_ends_at_once(number: signal.Signals, hang: str) -> None:
-    with running(("-c", HANGING.format(hang=hang))) as process:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_second_signal_ends_at_once(number: signal.Signals, hang: str, loop: str) -> None:
+    with running(("-c", HANGING.format(hang=hang, loop=loop))) as process:
         assert line(process) == "ready"
         process.terminate()
         assert line(process) == "stopping"
@@ -142,8 +169,9 @@ def test_a_second_signal_ends_at_once(number: signal.Signals, hang: str) -> None
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_what_main_returns_is_the_exit_code(number: signal.Signals) -> None:
-    with running(("-c", HANGING.format(hang="return 7"))) as process:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_main_returns_is_the_exit_code(number: signal.Signals, loop: str) -> None:
+    with running(("-c", HANGING.format(hang="return 7", loop=loop))) as process:
         assert line(process) == "ready"
         process.send_signal(number)
         assert rest(process) == (7, "stopping\n", "")

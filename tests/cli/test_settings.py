@@ -276,6 +276,15 @@ CASES = {
         ("true", '"socket"', "1"),
         "one of auto, httpx",
     ),
+    "event_loop": Case(
+        "--event-loop",
+        "uvloop",
+        '"uvloop"',
+        "uvloop",
+        ("socket", "1", "asyncio,uvloop"),
+        ("true", '"socket"', "1"),
+        "one of asyncio, uvloop",
+    ),
     "ollama_default_model": Case(
         "--ollama-default-model",
         "hf.co/user/repo:Q4_K_M",
@@ -386,6 +395,7 @@ def test_the_defaults_are_the_contract() -> None:
         "heartbeat_interval": 30_000,
         "ollama_base_url": "http://localhost:11434",
         "upstream_client": "auto",
+        "event_loop": "asyncio",
         "ollama_default_model": "codellama",
         "allowed_models": (),
         "stats_access": "loopback",
