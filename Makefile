@@ -94,15 +94,15 @@ record-cost: $(VENV)/.test ## Record what a token costs the core, which `make te
 	cd tests && ../$(BIN)/python -m cost.gate
 
 .PHONY: bench
-bench: $(VENV)/.test bench-install ## Measure tokenwire and other servers (an hour; ARGS="--workloads W1").
+bench: bench-install ## Measure tokenwire and other servers (an hour; ARGS="--workloads W1").
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/.test bench-install ## Compare tokenwire with socket.io on Node, in three minutes.
+bench-quick: bench-install ## Compare tokenwire with socket.io on Node, in three minutes.
 	@exec $(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: bench-install
-bench-install: $(VENV)/bin/python ## Build the load generator and install the other servers.
+bench-install: $(COMPILED)/.ready ## Build the load generator and our fast server, install the others.
 	@$(MAKE) --no-print-directory -C benchmarks native peers
 
 .PHONY: test-cuts

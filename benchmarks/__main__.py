@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"a short comparison: {','.join(QUICK)} of {OURS} and node, twice, a fifth as long",
+        help=f"a short comparison: {','.join(QUICK)} of {OURS[0]} and node, twice, a fifth as long",
     )
     parser.add_argument(
         "--workloads",
@@ -125,7 +125,7 @@ def _complete(options: argparse.Namespace) -> None:
     installed = [name for name, server in SERVERS.items() if server.is_installed()]
     if options.quick:
         options.workloads = options.workloads or list(QUICK)
-        options.servers = options.servers or [OURS, "node"]
+        options.servers = options.servers or [OURS[0], "node"]
     options.workloads = options.workloads or list(WORKLOADS)
     options.servers = options.servers or installed
     options.repeats = options.repeats or (2 if options.quick else 3)
@@ -179,7 +179,7 @@ def main() -> int:
     if lines := list(goals(results)):
         print("Goals:", *lines, sep="\n")
     _write(results, options.results)
-    return status or int(any(run.server == OURS for run in results.faults()))
+    return status or int(any(run.server in OURS for run in results.faults()))
 
 
 def _write(results: Results, folder: Path | None) -> None:

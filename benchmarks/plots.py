@@ -19,6 +19,7 @@ from benchmarks.workloads import CONNECTIONS, CPU, GROWTH, IDLE, RATE, WORKLOADS
 
 COLOURS = {
     "tokenwire": "#c2410c",
+    "tokenwire-fast": "#f97316",
     "node": "#2f855a",
     "bun": "#b7791f",
     "bun-stock": "#d69e2e",

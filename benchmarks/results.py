@@ -1,10 +1,11 @@
 """What was measured: medians, ratios, goals, and the table that tells of them.
 
-Rules of this file: a ratio is ours to a peer's in the same repeat, the median of these with the
-least and the most. A run that was refused or failed has no figures; it is told, never counted.
+Rules of this file: a ratio is one of ours to a peer's in the same repeat, the median of these with
+the least and the most. A run that was refused or failed has no figures; it is told, never counted.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from statistics import median
 
 from msgspec import Struct
@@ -59,9 +60,9 @@ class Results(Struct):
             if (run.workload, run.server) == (workload, server) and figure in run.figures
         }
 
-    def ratios(self, workload: str, peer: str, figure: str) -> list[float]:
-        """Return ours to the peer's, in each repeat that has both."""
-        ours = self.values(workload, OURS, figure)
+    def ratios(self, workload: str, own: str, peer: str, figure: str) -> list[float]:
+        """Return a server's of ours to the peer's, in each repeat that has both."""
+        ours = self.values(workload, own, figure)
         theirs = self.values(workload, peer, figure)
         return [ours[at] / theirs[at] for at in ours if theirs.get(at)]
 
@@ -121,32 +122,32 @@ def table(results: Results, workload: str) -> Iterator[str]:
     servers = list(dict.fromkeys(run.server for run in runs))
     for figure in dict.fromkeys(name for run in runs for name in run.figures):
         title = figure
-        for server in sorted(servers, key=lambda name: name != OURS):
+        for server in sorted(servers, key=lambda name: name not in OURS):
             values = list(results.values(workload, server, figure).values())
             if not values:
                 continue
-            line = f"  {title:38} {server:10} {spread(values):28}"
-            ratios = results.ratios(workload, server, figure)
-            if server != OURS and ratios:
-                line += f" {OURS} / {server} {spread(ratios)}"
-            yield line.rstrip()
+            yield f"  {title:38} {server:14} {spread(values):28} ".rstrip()
             title = ""
+            for own in OURS:
+                ratios = results.ratios(workload, own, server, figure)
+                if server not in OURS and ratios:
+                    yield f"  {'':38} {'':14} {own} / {server} {spread(ratios)}"
     for run in runs:
         if run.fault is not None:
             yield f"  NOT COUNTED: {run.server}, repeat {run.repeat + 1}: {run.fault}"
 
 
 def goals(results: Results) -> Iterator[str]:
-    """Return a line for each goal of which there is a figure."""
-    for goal in GOALS:
+    """Return a line for each goal and server of ours of which there is a figure."""
+    for own, goal in product(OURS, GOALS):
         if goal.peer is None:
-            values = list(results.values(goal.workload, OURS, goal.figure).values())
+            values = list(results.values(goal.workload, own, goal.figure).values())
         else:
-            values = results.ratios(goal.workload, goal.peer, goal.figure)
+            values = results.ratios(goal.workload, own, goal.peer, goal.figure)
         if not values:
             continue
         value = median(values)
         met = value >= goal.bound if goal.at_least else value <= goal.bound
         what = f"{goal.workload}, {goal.figure}" + (f", to {goal.peer}" if goal.peer else "")
         bound = f"at {'least' if goal.at_least else 'most'} {number(goal.bound)}"
-        yield f"  {'met    ' if met else 'NOT MET'} {what:50} {spread(values):28} {bound}"
+        yield f"  {'met    ' if met else 'NOT MET'} {own:14} {what:50} {spread(values):28} {bound}"

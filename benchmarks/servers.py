@@ -22,6 +22,7 @@ READY = r"AI Streaming WebSocket: ws://localhost:(\d+)/ai"
 MODEL = "bench"
 """The name of the scripted model."""
 
+_COMPILED = HERE.parent / ".venv" / "compiled"
 _BUN = PEERS / "node_modules" / ".bin" / "bun"
 _PYTHON = PEERS / ".venv" / "bin" / "python"
 
@@ -46,14 +47,19 @@ def _tokenwire() -> Path:
     return Path(sys.executable).with_name("tokenwire")
 
 
-def _serve(model: str) -> list[str]:
+def _serve(model: str, *settings: str) -> list[str]:
     options = ["--port", "0", "--ollama-base-url", model, "--ollama-default-model", MODEL]
     # An installed package has its bytecode; this one, run from its sources, is to write it.
-    return ["env", "-u", "PYTHONDONTWRITEBYTECODE", str(_tokenwire()), "serve", *options]
+    environment = ["env", "-u", "PYTHONDONTWRITEBYTECODE", *settings]
+    return [*environment, str(_tokenwire()), "serve", *options]
 
 
-def _our_versions() -> dict[str, str]:
-    packages = ("tokenwire", "httpx", "h11", "wsproto", "msgspec")
+def _serve_fast(model: str) -> list[str]:
+    return _serve(model, f"PYTHONPATH={_COMPILED}", "EVENT_LOOP=uvloop")
+
+
+def _our_versions(*more: str) -> dict[str, str]:
+    packages = ("tokenwire", "httpx", "h11", "wsproto", "msgspec", *more)
     return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
@@ -106,6 +112,13 @@ SERVERS = {
     for server in (
         Server("tokenwire", "tokenwire serve", _serve, _our_versions, _tokenwire()),
         Server(
+            "tokenwire-fast",
+            "tokenwire serve, the core compiled, on uvloop",
+            _serve_fast,
+            lambda: _our_versions("uvloop", "mypy"),
+            _COMPILED / ".ready",
+        ),
+        Server(
             "node",
             "socket.io on Node",
             _javascript(_NODE, "socketio.mjs"),
@@ -150,4 +163,5 @@ SERVERS = {
         ),
     )
 }
-OURS = "tokenwire"
+OURS = ("tokenwire", "tokenwire-fast")
+"""As it is installed, and as fast as it gets."""
