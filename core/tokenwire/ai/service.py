@@ -339,6 +339,7 @@ class AiService:
                 previous.allowance.take_takeover(now)
             if previous.public == public:  # its client knows it: the older ones are burnt
                 self._sessions.confirm(previous)
+            self._streams.bound_ended(session, now)  # of sessions that it took over before
             moved, replaced = self._sessions.take_over(previous, session, now)
         elif public != session.public:
             moved = list(session.streams)

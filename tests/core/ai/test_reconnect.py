@@ -5,6 +5,7 @@ client receives, what the model was asked, and the public getters. `text` reads 
 does: it empties at `ai:stream:start` and appends each token.
 """
 
+import msgspec
 import pytest
 from core.ai.client import (
     ENDED,
@@ -222,6 +223,22 @@ def test_replaced_streams_leave_the_others_whole() -> None:
     back.stream("s", "newer")
     back.send("ai:reconnect", {"previousClientId": client.id})
     assert only(back.take(), "ai:reconnect:success")["replaced"] == ["s"]
+    at_rest(world)
+
+
+def test_who_takes_over_one_session_after_the_other_does_not_collect_their_ended_streams() -> None:
+    world, collector = setting(ended_streams_kept=2, ended_streams_in_doubt=2)
+    streams: list[Fields] = []
+    for number in range(4):
+        client = Client(world)
+        for name in (f"a{number}", f"b{number}"):
+            client.stream(name).done()
+        client.leave()
+        collector.send("ai:reconnect", {"previousClientId": client.id})
+        success = only(collector.take(), "ai:reconnect:success")
+        streams = msgspec.convert(success["streams"], list[Fields])
+        assert len(streams) <= 2 + 2
+    assert [stream["streamId"] for stream in streams] == ["a2", "b2", "a3", "b3"]
     at_rest(world)
 
 
