@@ -10,6 +10,7 @@ all versions of Python: between 3.11 and 3.13 they differ by 3 %.
 records the figures of the code that there is (`make record-cost`).
 """
 
+import argparse
 from pathlib import Path
 
 import msgspec
@@ -55,6 +56,7 @@ def faults(recorded: Cost, now: Cost) -> list[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="cost.gate", description=__doc__).parse_args()
     costs = {name: cost_of_token(name) for name in SHAPES}
     text = msgspec.json.format(msgspec.json.encode(costs), indent=2)
     RECORDED.write_bytes(text + b"\n")
