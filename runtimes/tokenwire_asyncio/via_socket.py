@@ -22,7 +22,20 @@ _log = logging.getLogger("tokenwire")
 class SocketCall(asyncio.BufferedProtocol):
     """A request that is under way."""
 
-    _transport: asyncio.Transport | None = None
+    __slots__ = (
+        "_buffer",
+        "_cancelled",
+        "_dialling",
+        "_ended",
+        "_exchange",
+        "_limits",
+        "_now",
+        "_paused",
+        "_pump",
+        "_stream",
+        "_transport",
+        "gone",
+    )
 
     def __init__(
         self,
@@ -44,6 +57,7 @@ class SocketCall(asyncio.BufferedProtocol):
             pump: carries out what the core wants after an input.
             ended: is told when the connection is gone.
         """
+        self._transport: asyncio.Transport | None = None
         self._stream = stream
         self._exchange = exchange
         self._buffer = buffer
