@@ -98,11 +98,14 @@ bench: bench-install ## Measure tokenwire and other servers (an hour; ARGS="--wo
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: bench-install ## Compare tokenwire with socket.io on Node, in three minutes.
+bench-quick: bench-peers ## Compare tokenwire with socket.io on Node, in three minutes.
 	@exec $(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: bench-install
-bench-install: $(COMPILED)/.ready ## Build the load generator and our fast server, install the others.
+bench-install: bench-peers $(COMPILED)/.ready ## Install and build all that `make bench` measures.
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.test ## Build the load generator and install the other servers.
 	@$(MAKE) --no-print-directory -C benchmarks native peers
 
 .PHONY: test-cuts
