@@ -69,7 +69,16 @@ FRAMES = st.one_of(
         st.sampled_from([0, 1, 2]),
     ),
     st.sampled_from(
-        [masked_frame(b"\x03\xe8", 8), masked_frame(b"x" * 301), b"\x82\xff\x40" + bytes(7)]
+        [
+            masked_frame(b"\x03\xe8", 8),
+            masked_frame(b"x" * 299),
+            masked_frame(b"x" * 300, 2),
+            masked_frame(b"x" * 301),
+            masked_frame(b"4", fin=False)
+            + masked_frame(b"", 0, fin=False) * 2
+            + masked_frame(b"", 0),
+            b"\x82\xff\x40" + bytes(7),
+        ]
     ),
 )
 FRAME_STREAMS = st.lists(FRAMES, min_size=1, max_size=8).map(b"".join)

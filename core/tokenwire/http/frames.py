@@ -2,10 +2,12 @@
 
 Rules of this file: what we send is byte for byte what wsproto would make (a test holds them
 together), at a fifteenth of its cost, on the path of every token; a masking key is the caller's,
-where wsproto would draw one. Of what comes, a text message that is whole and in order is read here;
+where wsproto would draw one. Of what comes, a message that is whole and in order is read here;
 wsproto judges all else, whose headers are followed before it sees them: it tells of a frame's size
 only as its payload comes.
 """
+
+from tokenwire.wire import Binary
 
 _FIN = 0x80
 TEXT = _FIN | 0x1
@@ -40,22 +42,24 @@ def masked(first_byte: int, payload: bytes, key: bytes) -> bytes:
     return b"%c%c%b%b%b" % (first_byte, second_byte, head[2:], key, _mask(payload, key))
 
 
-def read_text(data: bytes, at: int, *, max_size: int, masked: bool) -> tuple[bytes, int] | None:
-    """Read a frame that is a whole text message, there as a whole, and breaks no rule.
+def read_message(
+    data: bytes, at: int, *, max_size: int, is_masked: bool
+) -> tuple[bytes, int] | None:
+    """Read a frame that is a whole message, is there as a whole, and breaks no rule.
 
     Args:
         data: what has come.
         at: where in it a frame begins, between two messages.
         max_size: the largest message that is taken.
-        masked: the frame must be masked (5.1), or must not be.
+        is_masked: the frame must be masked (5.1), or must not be.
 
     Returns:
-        The message, and where the next frame begins. None: it is another frame, or not whole, or
-        not in order.
+        The message, of the type Binary if it is no text, and where the next frame begins. None: it
+        is another frame, or not whole, or not in order.
     """
-    if len(data) < at + 2 or data[at] != TEXT:
+    if len(data) < at + 2 or data[at] not in (TEXT, BINARY):
         return None
-    size = data[at + 1] ^ _MASKED if masked else data[at + 1]
+    size = data[at + 1] ^ _MASKED if is_masked else data[at + 1]
     start = at + 2
     if size == 126:
         start += 2
@@ -64,14 +68,16 @@ def read_text(data: bytes, at: int, *, max_size: int, masked: bool) -> tuple[byt
             return None
     elif size > 126:  # 8 bytes of length, or a mask where none should be
         return None
-    if masked:
+    if is_masked:
         start += MASK_BYTES
     end = start + size
     if len(data) < end or size > max_size:
         return None
     message = data[start:end]
-    if masked:
+    if is_masked:
         message = _mask(message, data[start - MASK_BYTES : start])
+    if data[at] == BINARY:
+        return Binary(message), end
     try:
         message.decode()
     except UnicodeDecodeError:
@@ -145,7 +151,7 @@ class SizeGuard:
         opcode = first_byte & 0x0F
         if opcode & _CONTROL:
             return True
-        if opcode:
+        if opcode or not self._in_message:  # else it goes on; one of nothing is out of order
             self._size = self._fragments = 0
         self._size += size
         self._fragments += 1

@@ -1,11 +1,10 @@
 """One WebSocket, of either role: wsproto's frames, with the limits that it does not have.
 
-Rules of this file: text messages that come whole are read without wsproto (`frames.py`), which
-costs a tenth; it is there from the first other frame to the end of the message, and is dropped. A
-message is bounded by what its frames announce, before their payload comes; a
-few pongs wait until the socket has room (RFC 6455 5.5.3 lets us answer only the latest pings), and
-go before messages that came later; after a close or a violation nothing that comes is looked at or
-kept.
+Rules of this file: a message that comes whole is read without wsproto (`frames.py`), at a tenth of
+the cost. wsproto is made when another frame comes, and dropped when it has nothing begun. A message
+is bounded by what its frames announce, before their payload comes; a few pongs wait until the
+socket has room (RFC 6455 5.5.3 lets us answer only the latest pings), and go before messages that
+came later; after a close or a violation nothing that comes is looked at or kept.
 """
 
 import base64
@@ -76,8 +75,8 @@ class WebSocket:
         """
         at = 0
         if self._careful is None:
-            masked = self._new_mask is None
-            while read := frames.read_text(data, at, max_size=self._max_message, masked=masked):
+            limit, is_masked = self._max_message, self._new_mask is None
+            while read := frames.read_message(data, at, max_size=limit, is_masked=is_masked):
                 message, at = read
                 yield message
         if at < len(data):

@@ -3,6 +3,7 @@
 import pytest
 from tokenwire.http import frames
 from tokenwire.testing.world import masked_frame
+from tokenwire.wire import Binary
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
@@ -32,6 +33,34 @@ def test_a_masked_frame_is_read_by_wsproto(size: int) -> None:
     peer = Connection(ConnectionType.SERVER)
     peer.receive_data(frames.masked(frames.BINARY, payload, b"\x01\x80\xff\x00"))
     assert list(peer.events()) == [BytesMessage(data=bytearray(payload))]
+
+
+KEY = b"\x01\x80\xff\x00"
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 125, 126, 127, 1_000, 65_535])
+@pytest.mark.parametrize("is_masked", [True, False])
+@pytest.mark.parametrize("first_byte", [frames.TEXT, frames.BINARY])
+def test_a_whole_message_is_read_as_wsproto_reads_it(
+    size: int, is_masked: bool, first_byte: int
+) -> None:
+    payload = (b"%d " * size)[:size]
+    plain = frames.header(first_byte, size) + payload
+    data = frames.masked(first_byte, payload, KEY) if is_masked else plain
+    peer = Connection(ConnectionType.SERVER if is_masked else ConnectionType.CLIENT)
+    peer.receive_data(data)
+    (event,) = peer.events()
+    assert isinstance(event, TextMessage | BytesMessage)
+    read = frames.read_message(b"x" + data + b"y", 1, max_size=size, is_masked=is_masked)
+    assert read is not None
+    message, end = read
+    assert message == (event.data.encode() if isinstance(event.data, str) else event.data)
+    assert type(message) is (bytes if first_byte == frames.TEXT else Binary)
+    assert end == 1 + len(data)
+    for cut in {0, 1, 2, 3, 4, 6, 8, len(data) - 1} & set(range(len(data))):
+        assert frames.read_message(data[:cut], 0, max_size=size, is_masked=is_masked) is None
+    assert frames.read_message(data, 0, max_size=size - 1, is_masked=is_masked) is None
+    assert frames.read_message(data, 0, max_size=size, is_masked=not is_masked) is None
 
 
 def test_the_frames_of_a_server_are_followed_without_masks() -> None:

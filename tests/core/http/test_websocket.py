@@ -4,10 +4,13 @@ Rules of this file: what comes is fed whole and byte by byte, with the same mess
 close code.
 """
 
+import gc
+
 import pytest
 from tokenwire.http.websocket import WebSocket, accept_token
 from tokenwire.testing.world import masked_frame
 from tokenwire.wire import Binary
+from wsproto.connection import Connection
 
 MASK = b"\x00\x00\x00\x00"
 
@@ -164,6 +167,31 @@ def test_a_client_masks_what_it_sends() -> None:
     assert client.take_control() == b"\x8a\x81" + MASK + b"p"
     assert list(client.receive(masked_frame(b"a"))) == []
     assert client.take_control() == b"\x88\x82" + MASK + b"\x03\xea", "a server does not mask"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        masked_frame(b"x" * 1_000, 2),
+        masked_frame(b"p", 9) + masked_frame(b"x" * 1_000),
+        masked_frame(b"", fin=False) + masked_frame(b"", 0, fin=False) * 2 + masked_frame(b"", 0),
+    ],
+)
+def test_a_continuation_of_nothing_is_that_also_behind_the_largest_message(before: bytes) -> None:
+    assert outcome(before + masked_frame(b"y", 0))[1].endswith(close(1002))
+
+
+def test_wsproto_is_there_only_while_it_has_something_begun() -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(item, Connection) for item in gc.get_objects())
+
+    before = alive()
+    _, websocket = receive(masked_frame(b"x") + masked_frame(b"a", fin=False))
+    assert alive() == before + 1
+    assert list(websocket.receive(masked_frame(b"p", 9) + masked_frame(b"b", 0))) == [b"ab"]
+    assert alive() == before
+    assert websocket.take_control() == b"\x8a\x01p"
 
 
 def test_every_first_frame_header_is_accepted_or_closed() -> None:
