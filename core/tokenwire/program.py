@@ -174,8 +174,8 @@ class Program:
         audience = self._sockets.program.audience(namespace, rooms, ())
         return tuple(socket.id for socket in audience)
 
-    def _event(self, name: str | int, args: list[object]) -> Body:
-        if not isinstance(name, str) and type(name) is not int:
+    def _event(self, name: object, args: list[object]) -> Body:
+        if not isinstance(name, str | int) or isinstance(name, bool):
             raise LocalProtocolError("the name of an event is a string or an integer")
         if name in RESERVED_EVENTS:
             raise LocalProtocolError(f"{name!r} is the protocol's own event")

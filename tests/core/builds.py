@@ -1,7 +1,7 @@
 """Which core is tested: the sources, or what mypyc has made of them.
 
 Rules of this file: they differ in what a program gets for arguments of a wrong type, and in nothing
-else.
+else. Where an int is due, True is 1 to mypyc, and right.
 """
 
 from tokenwire import endpoint
