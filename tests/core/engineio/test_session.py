@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from core.clients import WEBSOCKET, Polling, plain_world
+from core.clients import POLLING, WEBSOCKET, Polling, plain_world
 from tokenwire.config import Config
 from tokenwire.engineio.engine import Engine
 from tokenwire.engineio.session import (
@@ -267,3 +267,20 @@ def test_a_session_ends_once() -> None:
     engine.close_session(session, "again", NOW)
     engine.abort_session(session, "again", NOW)
     assert session.state is State.CLOSED
+
+
+def test_a_session_that_is_over_knows_no_layer_above_it() -> None:
+    sessions: list[EngineSession] = []
+
+    def open_upper(session: EngineSession, now: Millis) -> Echo:
+        sessions.append(session)
+        return Echo()
+
+    engine = Engine(Config(), Outputs(), Timers(), SeededIds(1), open_upper)
+    path, _, query = POLLING.partition("?")
+    engine.receive_request(ConnId(1), Request("GET", path, query), NOW)
+    (session,) = sessions
+    assert hasattr(session, "upper")
+    engine.close_session(session, "its client has still to hear it", NOW)
+    assert session.state is State.CLOSING
+    assert not hasattr(session, "upper")
