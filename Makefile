@@ -173,10 +173,19 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/test.txt
 	@touch $@
 
-# The core, compiled: found before the sources where PYTHONPATH names the folder.
+# A machine without gcc gets a C compiler from PyPI, as for the benchmarks.
+ZIG_CC := $(abspath benchmarks/.build/zig/bin/python) -m ziglang cc
+ZIG := $(if $(shell command -v gcc),,CC="$(ZIG_CC)" LDSHARED="$(ZIG_CC) -shared")
+
+# The core, compiled, and nothing else: found before the sources where PYTHONPATH names the folder.
 $(COMPILED)/.ready: hatch_build.py $(shell find core -name '*.py') $(VENV)/.test
 	rm -rf $(COMPILED)
-	TOKENWIRE_COMPILE=1 $(PIP) install --quiet --no-deps --target $(COMPILED) .
+	$(if $(ZIG),@$(MAKE) --no-print-directory -C benchmarks .build/zig/bin/python)
+	$(ZIG) TOKENWIRE_COMPILE=1 $(PIP) install --quiet --no-deps --target $(COMPILED) .
+	find $(COMPILED) -mindepth 1 -maxdepth 1 ! -name tokenwire ! -name 'tokenwire__mypyc*' \
+		-exec rm -r {} +
+	PYTHONPATH=$(COMPILED) $(BIN)/python -c \
+		'from tokenwire import endpoint as e; assert not e.__file__.endswith(".py"), e.__file__'
 	@touch $@
 
 $(VENV)/.bench-core: benchmarks/core/requirements.txt $(VENV)/.test

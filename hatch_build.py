@@ -49,8 +49,10 @@ class BuildHook(BuildHookInterface[BuilderConfig]):
         """Return what a build needs besides hatchling."""
         if not self._compiles:
             return []
+        pins = (Path(self.root) / "requirements" / "constraints.txt").read_text().splitlines()
+        tools = [pin for pin in pins if pin.startswith(("mypy==", "setuptools=="))]
         # The core is checked on its way, with the types of what it imports.
-        return ["mypy==2.4.1", "setuptools", *self.metadata.core.dependencies]
+        return [*tools, *self.metadata.core.dependencies]
 
     @property
     def _compiles(self) -> bool:
@@ -59,7 +61,9 @@ class BuildHook(BuildHookInterface[BuilderConfig]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Fill the folder, or say what is missing; compile the core, if that is asked for."""
         self._fill_vendor(Path(self.root))
-        if self._compiles and version == "standard":  # not for an editable install
+        if self._compiles and version == "editable":
+            self.app.display_warning("An editable install runs the sources: nothing is compiled")
+        elif self._compiles:
             self._scratch = tempfile.TemporaryDirectory()
             compiled = compile_core(Path(self.root) / "core", Path(self._scratch.name))
             build_data["force_include"].update(compiled)
@@ -95,7 +99,7 @@ class BuildHook(BuildHookInterface[BuilderConfig]):
                 continue
             vendor.mkdir(parents=True, exist_ok=True)
             for file, content in bundle.items():
-                (vendor / file).write_bytes(content)
+                _write(vendor / file, content)
             return
 
         # What is there is of another version (or half of one): it must not be packed.
@@ -114,18 +118,23 @@ def _is_set(variable: str) -> bool:
 
 
 # mypyc makes classes of its own, and so does msgspec: a module that defines structs stays as it is.
-STRUCTS = re.compile(r"\bStruct\b")
-# Enumerations whose members have an `__init__`.
-NOT_COMPILED = ("ai/errors.py", "testing/*", "client/*", "*__init__.py")
+STRUCTS = re.compile(r"^class .*\bStruct\b", re.MULTILINE)
+NOT_COMPILED = (
+    "ai/errors.py",  # an enumeration whose members have an `__init__`
+    "testing/*",
+    "client/*",  # not on a server's way
+    "*__init__.py",
+)
+# The empty --config-file: mypy would look for one in all folders above, and run its plugins.
 SETUP = """
-import os, sys
+import sys
 from mypyc.build import mypycify
 from setuptools import setup
 
-level = os.environ.get("MYPYC_OPT_LEVEL", "3")
-modules = mypycify(sys.argv[2:], group_name="tokenwire", opt_level=level, debug_level="0")
-arguments = ["-q", "build_ext", "--build-lib", sys.argv[1]]
-setup(name="tokenwire", packages=[], ext_modules=modules, script_args=arguments)
+arguments = ["--config-file=", *sys.argv[2:]]
+modules = mypycify(arguments, group_name="tokenwire", opt_level="3", debug_level="0")
+script = ["-q", "build_ext", "--build-lib", sys.argv[1]]
+setup(name="tokenwire", packages=[], ext_modules=modules, script_args=script)
 """
 
 
@@ -140,7 +149,7 @@ def compile_core(core: Path, scratch: Path) -> dict[str, str]:
         The files that came of it, and where in the wheel they belong.
 
     Raises:
-        subprocess.CalledProcessError: mypyc or the C compiler has refused; they have said why.
+        RuntimeError: mypyc or the C compiler has refused; they have said why.
     """
     package = scratch / "tokenwire"
     shutil.copytree(core / "tokenwire", package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -152,7 +161,11 @@ def compile_core(core: Path, scratch: Path) -> dict[str, str]:
     ]
     out = scratch / "out"
     command = [sys.executable, "-c", SETUP, str(out), *modules]
-    subprocess.run(command, cwd=scratch, check=True)  # noqa: S603 - a fixed command
+    if subprocess.run(command, cwd=scratch, check=False).returncode:  # noqa: S603 - a fixed command
+        raise RuntimeError(
+            "the core could not be compiled: that needs a C compiler and Python's headers; "
+            "without TOKENWIRE_COMPILE nothing is compiled"
+        )
     return {str(path): str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
 
 
@@ -210,6 +223,12 @@ def check_version(bundle: Bundle, pinned: str) -> None:
         found = banner[1].decode() if banner else "unknown"
         if found != pinned:
             raise Unusable(f"{name} is of version {found}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, unless it is as it should be: a server that runs from here may be reading."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def _read(files: dict[str, Path]) -> Bundle:

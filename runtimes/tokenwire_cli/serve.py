@@ -14,15 +14,12 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Literal
 
 import msgspec
 
 from tokenwire_cli import logs
 from tokenwire_cli.ids import SystemIds
-from tokenwire_cli.settings import Settings
-
-EventLoop = Literal["asyncio", "uvloop"]
+from tokenwire_cli.settings import EventLoop, Settings
 
 Stop = asyncio.Event
 """Set by the first SIGINT or SIGTERM."""
@@ -66,7 +63,7 @@ def run_until_signal(
 
     try:
         factory = _LOOPS[event_loop]()
-    except ImportError:
+    except ModuleNotFoundError:
         how = f"pip install 'tokenwire[{event_loop}]'"
         print(
             f"tokenwire: {event_loop} is not installed: {how}, or set EVENT_LOOP or --event-loop "

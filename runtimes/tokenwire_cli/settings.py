@@ -132,6 +132,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     """What separates the entries of a list that comes as one text."""
 
 
+EventLoop = Literal["asyncio", "uvloop"]
+
 _ORIGIN = "as a browser sends it: scheme://host[:port], lower case, no path, no final slash"
 
 
@@ -307,7 +309,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "auto"
     event_loop: Annotated[
-        Literal["asyncio", "uvloop"],
+        EventLoop,
         About(help="the event loop; uvloop is faster, and needs the extra of its name"),
     ] = "asyncio"
     ollama_default_model: Annotated[
