@@ -87,6 +87,7 @@ class Timers:
     def next(self) -> Deadline | None:
         """Return the earliest deadline."""
         if not self._heap:
+            self._first, self._next = 0, None
             return None
         at, number, timer, _ = self._heap[0]
         if number != self._first:
