@@ -14,7 +14,8 @@ PROPERTY_TESTS := tests/properties tests/fuzz tests/vectors tests/cost $(CUTS)
 SOCKET_TESTS := tests/runtimes tests/cli tests/load tests/harness
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 COMPILED := $(VENV)/compiled
-COMPILED_TESTS := $(CORE_TESTS) tests/vectors tests/properties/test_codecs.py tests/runtimes/test_tokens.py
+COMPILED_TESTS := $(CORE_TESTS) tests/properties --ignore=tests/properties/test_tables.py \
+	tests/vectors tests/runtimes/test_tokens.py
 
 # Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
 # `make atheris`.
