@@ -248,23 +248,28 @@ class Runtime:
             self.core.respond(output.conn, Response(500), self.now())
 
     def _set_timer(self) -> None:
+        """See that the timer rings at the core's deadline, or before.
+
+        Most deadlines are moved or cleared long before they come. A timer that rings too early is
+        set anew: once in its time, and not with each of them.
+        """
         deadline = self.core.next_timeout()
-        at = None if deadline is None else deadline.at
-        if at == self._timer_at:
+        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline.at):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = None, at
-        if at is not None:
-            delay = max(0, at - self.now()) / 1000
-            self._timer = self._loop.call_later(delay, self._timeout)
+        self._timer_at = deadline.at
+        delay = max(0, deadline.at - self.now()) / 1000
+        self._timer = self._loop.call_later(delay, self._timeout)
 
     def _timeout(self) -> None:
         assert self._timer_at is not None
         # A loop that wakes a moment early must not spin.
         instant = max(self._timer_at, self.now())
         self._timer = self._timer_at = None
-        self.core.handle_timeout(instant)
+        deadline = self.core.next_timeout()
+        if deadline is not None and deadline.at <= instant:
+            self.core.handle_timeout(instant)
         self.pump()
 
 
