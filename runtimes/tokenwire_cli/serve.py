@@ -62,7 +62,7 @@ def run_until_signal(
         return await main(stop)
 
     try:
-        factory = _LOOPS[event_loop]()
+        factory = _loop_factory(event_loop)
     except ModuleNotFoundError:
         how = f"pip install 'tokenwire[{event_loop}]'"
         print(
@@ -75,17 +75,13 @@ def run_until_signal(
         return runner.run(with_signals())
 
 
-def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+def _loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoop]:
+    if event_loop == "asyncio":
+        return asyncio.new_event_loop
     import uvloop
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-_LOOPS: dict[EventLoop, Callable[[], Callable[[], asyncio.AbstractEventLoop]]] = {
-    "asyncio": lambda: asyncio.new_event_loop,
-    "uvloop": _uvloop,
-}
 
 
 async def serve_until(

@@ -1,4 +1,7 @@
-"""What the bytes of a connection meant: requests, and what a WebSocket brought."""
+"""What the bytes of a connection meant: requests, and what a WebSocket brought.
+
+Rules of this file: values alone; `connection.py` makes them.
+"""
 
 import msgspec
 
