@@ -251,7 +251,8 @@ def test_such_an_answer_keeps_to_its_bytes_too() -> None:
     assert [answer.body.count(b"\x1e") for answer in answers if answer is not None] == [1, 1]
 
 
-def test_a_session_ends_once() -> None:
+def opened(target: str, *, upgrade: bool) -> tuple[Engine, EngineSession]:
+    """Return an engine, and the session that it has opened."""
     sessions: list[EngineSession] = []
 
     def open_upper(session: EngineSession, now: Millis) -> Echo:
@@ -259,9 +260,14 @@ def test_a_session_ends_once() -> None:
         return Echo()
 
     engine = Engine(Config(), Outputs(), Timers(), SeededIds(1), open_upper)
-    path, _, query = WEBSOCKET.partition("?")
-    engine.receive_request(ConnId(1), Request("GET", path, query, upgrade=True), NOW)
+    path, _, query = target.partition("?")
+    engine.receive_request(ConnId(1), Request("GET", path, query, upgrade=upgrade), NOW)
     (session,) = sessions
+    return engine, session
+
+
+def test_a_session_ends_once() -> None:
+    engine, session = opened(WEBSOCKET, upgrade=True)
     engine.evict_session(session, "first", NOW)
     assert session.state is State.CLOSED
     engine.close_session(session, "again", NOW)
@@ -270,16 +276,7 @@ def test_a_session_ends_once() -> None:
 
 
 def test_a_session_that_is_over_knows_no_layer_above_it() -> None:
-    sessions: list[EngineSession] = []
-
-    def open_upper(session: EngineSession, now: Millis) -> Echo:
-        sessions.append(session)
-        return Echo()
-
-    engine = Engine(Config(), Outputs(), Timers(), SeededIds(1), open_upper)
-    path, _, query = POLLING.partition("?")
-    engine.receive_request(ConnId(1), Request("GET", path, query), NOW)
-    (session,) = sessions
+    engine, session = opened(POLLING, upgrade=False)
     assert hasattr(session, "upper")
     engine.close_session(session, "its client has still to hear it", NOW)
     assert session.state is State.CLOSING
