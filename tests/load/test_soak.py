@@ -5,14 +5,14 @@ import re
 
 import pytest
 from load.model import Workload
-from load.soak import WEBSOCKET, Fault, Sample, Screen, slope, soak
+from load.soak import Fault, Sample, Screen, slope, soak
 
 MOST_RESIDENT = 150e6  # bytes: three times what a server takes
 
 
 def test_a_round_leaves_nothing() -> None:
     told: list[str] = []
-    (sample,) = asyncio.run(soak(0, told.append, cut=(WEBSOCKET,)))
+    (sample,) = asyncio.run(soak(0, told.append))
     assert sample.resident < MOST_RESIDENT
     found = re.search(r": (\d+) streams, .*, (\d+) resumed, (\d+) cancelled, ", told[0])
     assert found is not None
