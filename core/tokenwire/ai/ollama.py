@@ -6,6 +6,7 @@ text nor an end, is a failure. Facts from ollama/ollama `docs/api.md` and `api/t
 
 import msgspec
 
+from tokenwire.ai.answers import Line, Models
 from tokenwire.ai.errors import Code
 from tokenwire.errors import RemoteProtocolError
 from tokenwire.types import UpstreamRequest
@@ -40,33 +41,6 @@ def chat_request(
     return UpstreamRequest("POST", "/api/chat", json.encode(body))
 
 
-class Message(msgspec.Struct, gc=False):
-    content: str = ""
-    thinking: str = ""
-    tool_calls: list[msgspec.Raw] | None = None
-
-
-class Line(msgspec.Struct, gc=False):
-    """One line of the stream of /api/chat or /api/generate."""
-
-    done: bool | None = None
-    message: Message | None = None
-    response: str = ""
-    thinking: str = ""
-    done_reason: str = ""
-    prompt_eval_count: int = 0
-    eval_count: int = 0
-    error: object = None
-
-    @property
-    def said(self) -> tuple[str, str, list[msgspec.Raw] | None]:
-        """The text, the thinking, and the tool calls."""
-        message = self.message
-        if message is None:
-            return self.response, self.thinking, None
-        return message.content, message.thinking, message.tool_calls
-
-
 _line = msgspec.json.Decoder(Line).decode
 
 
@@ -88,6 +62,14 @@ def decode_line(data: bytes) -> Line:
     return line
 
 
+def said(line: Line) -> tuple[str, str, list[msgspec.Raw] | None]:
+    """Return the text, the thinking, and the tool calls of a line."""
+    message = line.message
+    if message is None:
+        return line.response, line.thinking, None
+    return message.content, message.thinking, message.tool_calls
+
+
 def status_code(status: int) -> Code:
     """Return the error code for an answer that is not 200."""
     match status:
@@ -101,15 +83,7 @@ def status_code(status: int) -> Code:
             return Code.UPSTREAM_ERROR
 
 
-class _Model(msgspec.Struct):
-    name: str
-
-
-class _Tags(msgspec.Struct):
-    models: list[_Model]
-
-
-_tags = msgspec.json.Decoder(_Tags).decode
+_models = msgspec.json.Decoder(Models).decode
 
 
 def decode_models(body: bytes) -> frozenset[str]:
@@ -119,10 +93,10 @@ def decode_models(body: bytes) -> frozenset[str]:
         RemoteProtocolError: it is no such answer.
     """
     try:
-        tags = _tags(body)
+        found = _models(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError("the model server's list of models cannot be read") from error
-    return frozenset(canonical_name(model.name) for model in tags.models)
+    return frozenset(canonical_name(model.name) for model in found.models)
 
 
 def canonical_name(model: str) -> str:

@@ -10,8 +10,8 @@ once that was told, the oldest tokens above the threshold are left out instead.
 from collections.abc import Callable
 
 from tokenwire.ai import events
+from tokenwire.ai.counters import Counters
 from tokenwire.ai.session import AiSession
-from tokenwire.ai.stats import Counters
 from tokenwire.ai.stream import Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config

@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from tokenwire.ai import events, messages, ollama, routing
 from tokenwire.ai.capability import is_client_id
+from tokenwire.ai.counters import Counters
 from tokenwire.ai.errors import Code, Refusal
 from tokenwire.ai.messages import Cursor, StreamRequest
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.sessions import Sessions
-from tokenwire.ai.stats import Counters, Stats
+from tokenwire.ai.stats import Stats
 from tokenwire.ai.stream import Stream
 from tokenwire.ai.streams import Streams
 from tokenwire.buckets import Buckets, per_minute

@@ -9,9 +9,9 @@ that it knows; until then a retry finds the successor.
 from collections.abc import Iterator
 
 from tokenwire.ai.capability import Capabilities
+from tokenwire.ai.counters import Counters
 from tokenwire.ai.limits import Allowance, Rates
 from tokenwire.ai.session import AiSession
-from tokenwire.ai.stats import Counters
 from tokenwire.ai.streams import Streams
 from tokenwire.config import Config
 from tokenwire.outputs import Notice

@@ -1,4 +1,4 @@
-"""Counters since start, under the names that servers of this API use."""
+"""The counters since the start, under the names that servers of this API use."""
 
 import msgspec
 
@@ -23,24 +23,3 @@ class Stats(msgspec.Struct, frozen=True, rename="camel"):
     bytes_held: int
     memory_bound: int
     evictions: int
-
-
-class Counters(msgspec.Struct):
-    """What is counted as it happens."""
-
-    streams: int = 0
-    tokens: int = 0
-    ended: int = 0
-    ended_ms: int = 0
-    backpressure_events: int = 0
-    merged_events: int = 0
-    paused_ms: int = 0
-    skipped_tokens: int = 0
-    detaches: int = 0
-    resumes: int = 0
-    cancels: int = 0
-    evictions: int = 0
-    errors: dict[str, int] = msgspec.field(default_factory=dict)
-
-    def error(self, code: str) -> None:
-        self.errors[code] = self.errors.get(code, 0) + 1

@@ -114,7 +114,7 @@ class Stream:
         "_token_agent",
         "_token_end",
         "_token_head",
-        "_tool_call_room",
+        "_tool_call_bytes",
         "accepted_at",
         "config",
         "counted_bytes",
@@ -193,7 +193,7 @@ class Stream:
         self.merged_events = 0
         self.resumes = 0
         self.tool_calls: list[msgspec.Raw] = []
-        self._tool_call_room = config.tool_call_bytes
+        self._tool_call_bytes = 0
         self.lane_at = 0
         """How many events of the lane the client has been handed."""
         self.number = 0
@@ -276,8 +276,8 @@ class Stream:
         """Keep tool calls for the stream's end: each whole, and only as many as there is room."""
         for call in calls:
             size = len(memoryview(call))
-            if size <= self._tool_call_room:
-                self._tool_call_room -= size
+            if self._tool_call_bytes + size <= self.config.tool_call_bytes:
+                self._tool_call_bytes += size
                 self.tool_calls.append(call.copy())  # the original holds its whole line
 
     def end(self, *ending: events.Event, discard: bool = False) -> None:
@@ -478,9 +478,8 @@ class Stream:
     def bytes_held(self) -> int:
         """Return what the stream takes: its log, its lane, its request, itself."""
         log = self.log.size
-        calls = self.config.tool_call_bytes - self._tool_call_room
         lane = self.lane_bytes + _LANE_EVENT_BYTES * len(self._lane)
-        return log + log // 8 + lane + calls + self.line_bytes + self._fixed_bytes
+        return log + log // 8 + lane + self._tool_call_bytes + self.line_bytes + self._fixed_bytes
 
     def pull(
         self, out: list[bytes], head: bytes, budget: int, offsets: Offsets | None = None

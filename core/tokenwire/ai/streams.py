@@ -8,12 +8,13 @@ without a connection, and in the end all models pause.
 from collections.abc import Callable, Iterator
 
 from tokenwire.ai import events, ollama, routing
+from tokenwire.ai.answers import Line
+from tokenwire.ai.counters import Counters
 from tokenwire.ai.errors import Code
 from tokenwire.ai.memory import Memory
 from tokenwire.ai.messages import StreamRequest
 from tokenwire.ai.pressure import Pressure
 from tokenwire.ai.session import AiSession
-from tokenwire.ai.stats import Counters
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
@@ -49,6 +50,8 @@ class Streams:
             evict: forgets sessions without a connection, as long as memory is short.
         """
         self._config = config
+        self._token_chars = config.token_chars
+        self._log_bytes = config.log_bytes
         self._outputs = outputs
         self._timers = timers
         self._ids = id_source
@@ -110,16 +113,15 @@ class Streams:
 
     # -- what the model sends (upstream.Listener) --------------------------------------------------
 
-    def upstream_lines(self, stream_id: StreamId, lines: list[ollama.Line], now: Millis) -> None:
+    def upstream_lines(self, stream_id: StreamId, lines: list[Line], now: Millis) -> None:
         session, stream = self._streams[stream_id]
         log = stream.log
         before = log.last_seq
-        longest = self._config.token_chars
         for line in lines:
-            text, thinking, tool_calls = line.said
+            text, thinking, tool_calls = ollama.said(line)
             if thinking and stream.request.think and session.is_heard():
                 self._think(stream, thinking)
-            if len(text) > longest:
+            if len(text) > self._token_chars:
                 for piece in self._pieces(text):
                     log.append(piece.encode())
             elif text:
@@ -148,10 +150,10 @@ class Streams:
 
     def _pieces(self, text: str) -> list[str]:
         """Cut what is too long for one event."""
-        size = self._config.token_chars
+        size = self._token_chars
         return [text[start : start + size] for start in range(0, len(text), size)]
 
-    def _complete(self, session: AiSession, stream: Stream, last: ollama.Line, now: Millis) -> None:
+    def _complete(self, session: AiSession, stream: Stream, last: Line, now: Millis) -> None:
         self.pressure.unpause(session, stream, now)  # so that this pause counts
         first_token = stream.first_token_at
         tokens = stream.log.last_seq
@@ -327,13 +329,15 @@ class Streams:
 
     def _is_full(self, stream: Stream, now: Millis) -> bool:
         """Return True if no more of the stream can be held: its client must read first."""
-        config, limit = self._config, self._config.log_bytes
+        limit = self._log_bytes
         if self.memory.is_starved:
             share = self.memory.share(len(self._streams))
             self._trim(stream, share, share, now)
         elif stream.log.size > limit or stream.lane_bytes > limit:
             # An eighth at once: evicting a token moves all boundaries.
-            self._trim(stream, limit - limit // 8, min(config.unconfirmed_bytes, limit // 4), now)
+            self._trim(
+                stream, limit - limit // 8, min(self._config.unconfirmed_bytes, limit // 4), now
+            )
         else:
             return False
         too_large = stream.log.size > limit or stream.lane_bytes > limit

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Literal, Protocol
 
 from tokenwire.ai import ollama
+from tokenwire.ai.answers import Line
 from tokenwire.ai.errors import Code
 from tokenwire.config import Config
 from tokenwire.errors import RemoteProtocolError
@@ -35,7 +36,7 @@ _LINGER = 1_000  # for the last chunk of a response after its `done: true`
 class Listener(Protocol):
     """Who wants what the model says (`streams.py`)."""
 
-    def upstream_lines(self, stream: StreamId, lines: list[ollama.Line], now: Millis) -> None:
+    def upstream_lines(self, stream: StreamId, lines: list[Line], now: Millis) -> None:
         """Lines of text, in order. The last may be the end (`done`)."""
         ...
 
@@ -109,8 +110,9 @@ class Upstreams:
         if size < upstream.held or size >= upstream.held + _HELD_STEP:
             upstream.held = size
             self._listener.upstream_held(stream, size, now)
-        if stream in self._upstreams:  # else the listener had no room for it
-            self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
+            if stream not in self._upstreams:  # the listener had no room for it
+                return
+        self._take(stream, upstream, lines, Code.UPSTREAM_ERROR, now)
 
     def _take(
         self,
@@ -120,7 +122,7 @@ class Upstreams:
         unreadable: Code,
         now: Millis,
     ) -> None:
-        lines: list[ollama.Line] = []
+        lines: list[Line] = []
         failure: tuple[Code, str] | None = None
         for item in data:
             try:

@@ -6,9 +6,7 @@ an answer is not kept, and a volatile event is dropped.
 """
 
 import enum
-from typing import Protocol
-
-import msgspec
+from typing import NamedTuple, Protocol
 
 from tokenwire.engineio.session import EngineSession
 from tokenwire.socketio.binary import Body, encode_ack, encode_event
@@ -62,7 +60,7 @@ class Later(enum.Enum):
 LATER = Later.LATER
 
 
-class Recovered(msgspec.Struct, frozen=True):
+class Recovered(NamedTuple):
     """A socket that comes back."""
 
     socket: "Socket"

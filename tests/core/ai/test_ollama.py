@@ -74,7 +74,7 @@ def test_what_is_given_is_passed_on(
     ],
 )
 def test_a_line_has_text_and_thinking(line: bytes, text: str, thinking: str) -> None:
-    assert ollama.decode_line(line).said == (text, thinking, None)
+    assert ollama.said(ollama.decode_line(line)) == (text, thinking, None)
 
 
 def test_the_final_lines_counts_are_zero_where_they_are_left_out() -> None:
@@ -93,7 +93,7 @@ def test_the_final_lines_counts_are_zero_where_they_are_left_out() -> None:
 )
 def test_tool_calls_are_kept_raw(calls: bytes, kept: list[bytes] | None) -> None:
     line = ollama.decode_line(b'{"message":{"content":"","tool_calls":%b},"done":false}' % calls)
-    _, _, found = line.said
+    _, _, found = ollama.said(line)
     assert (None if found is None else [bytes(call) for call in found]) == kept
 
 

@@ -1,8 +1,10 @@
 """A session: the round of its streams, what waits for its client.
 
-Rules of this file: the socket is a stand-in that has room or has not; the service is a list of what
+Rules of this file: the client is a stand-in that has room or has not; the service is a list of what
 it was told. What a service does with that is in `test_recovery.py`.
 """
+
+from typing import cast
 
 import pytest
 from core.ai.client import read
@@ -14,29 +16,35 @@ from tokenwire.ai.routing import DIRECT
 from tokenwire.ai.session import AiSession
 from tokenwire.ai.stream import Input, Stream
 from tokenwire.config import Config
+from tokenwire.engineio.session import EngineSession, WebSocket
+from tokenwire.queue import Outputs
 from tokenwire.socketio.recovery import Journal
-from tokenwire.socketio.socket import Socket
-from tokenwire.types import Millis, StreamId
+from tokenwire.socketio.socket import Carrier, Namespace, Socket
+from tokenwire.timers import Timers
+from tokenwire.types import ConnId, Millis, StreamId
 
 NOW = Millis(0)
+CONN = ConnId(1)
 
 
-class Lead(Socket):
-    """A socket that leads nowhere."""
+class Lead:
+    """A client that leads nowhere (`socket.Carrier`), and its socket."""
 
     def __init__(self) -> None:
-        self.id, self.pid_key = "id", b""
-        self.head = b"2/ai,"
-        self.room = True
-        self.woken = 0
+        self._outputs = Outputs()
+        self.session = EngineSession("sid", "", None, self._outputs, Timers(), (1, 1))
+        self.transport = self.session.ws = WebSocket(CONN, self.session)
+        self.socket = Socket(cast(Carrier, self), "id", "/ai", cast(Namespace, None))
         self.sent: list[bytes] = []
+        """The bodies of the events."""
 
-    def send_event(self, body: bytes, now: Millis) -> None:
-        self.sent.append(body)
+    def send(self, messages: list[bytes], now: Millis) -> None:
+        self.sent += [message.removeprefix(self.socket.head) for message in messages]
 
-    def wake(self) -> bool:
-        self.woken += 1
-        return self.room
+    def was_woken(self) -> bool:
+        """Return True if it was, since this was last asked."""
+        self._outputs.pulled_empty(CONN)
+        return self._outputs.poll() is not None
 
 
 class Told:
@@ -54,9 +62,9 @@ class Told:
 
 class Rig:
     def __init__(self, control: Journal | None = None) -> None:
-        self.socket, self.service = Lead(), Told()
+        self.lead, self.service = Lead(), Told()
         self.session = AiSession(
-            "public", self.socket, self.service, control, Allowance(Rates(Config()))
+            "public", self.lead.socket, self.service, control, Allowance(Rates(Config()))
         )
 
     def stream(self, name: str, *tokens: str) -> Stream:
@@ -83,8 +91,9 @@ class Rig:
 def test_a_stream_that_has_something_wakes_the_socket_and_takes_one_turn() -> None:
     rig = Rig()
     stream = rig.stream("a", "1")
+    assert rig.lead.was_woken()
     rig.add(stream, "2")
-    assert rig.socket.woken == 2
+    assert rig.lead.was_woken()
     assert rig.session.has_events()
     assert rig.pull(10_000) == [("a", 1), ("a", 2)]
     assert not rig.session.has_events()
@@ -189,7 +198,7 @@ def test_active_streams_are_those_that_run() -> None:
 @pytest.mark.parametrize(("connected", "room"), [(True, True), (True, False), (False, True)])
 def test_a_turn_can_go_out_when_the_socket_takes_it(connected: bool, room: bool) -> None:
     rig = Rig()
-    rig.socket.room = room
+    rig.lead.transport.blocked = not room
     stream = rig.stream("a")
     if not connected:
         rig.session.socket = None
@@ -201,7 +210,7 @@ def test_without_a_socket_turns_are_kept_for_the_next() -> None:
     rig.session.socket = None
     rig.stream("a", "1")
     assert rig.session.has_events()
-    assert rig.socket.woken == 0
+    assert not rig.lead.was_woken()
 
 
 def test_the_service_hears_of_a_refusal_and_of_a_pull_while_a_model_is_paused() -> None:
@@ -230,7 +239,7 @@ def test_an_event_of_the_sessions_own_goes_to_its_connection_or_to_nobody() -> N
     rig.session.send(events.Done("a", 1, 2), NOW)
     rig.session.socket = None
     rig.session.send(events.Done("a", 1, 2), NOW)
-    assert rig.socket.sent == [b'["ai:done",{"streamId":"a","totalTokens":1,"duration":2}]']
+    assert rig.lead.sent == [b'["ai:done",{"streamId":"a","totalTokens":1,"duration":2}]']
 
 
 # -- connection state recovery ---------------------------------------------------------------------
@@ -258,7 +267,7 @@ def test_each_event_says_what_has_been_handed_over() -> None:
     rig.session.send(HELLO, NOW, keep=False)
     out: list[bytes] = []
     rig.session.pull_events(out, 10_000, NOW)
-    assert [offset_in(body) for body in [*rig.socket.sent, *out]] == [
+    assert [offset_in(body) for body in [*rig.lead.sent, *out]] == [
         "n.1.0",
         "n.1.2.1.0.1.2.0.1",
         "n.1.2.1.1.1.2.0.1",
@@ -323,7 +332,7 @@ def test_a_stream_that_is_asked_for_again_after_a_recovery_is_named_in_offsets()
     rig.session.take_turn(stream)
     offset = rig.session.parse("n.0.1")
     assert offset is not None
-    assert rig.session.recover(offset, rig.socket, HELLO, NOW) == []
+    assert rig.session.recover(offset, rig.lead.socket, HELLO, NOW) == []
     stream.rewind(None)
     rig.session.take_turn(stream)
     out: list[bytes] = []
@@ -367,9 +376,8 @@ def test_a_client_that_is_back_gets_what_it_lacks_and_the_hello_first() -> None:
     offset = rig.session.parse("n.1.3.1.1.1.2.0.1")
     assert offset is not None
     again = Lead()
-    assert rig.session.recover(offset, again, HELLO, NOW) == [gone]
+    assert rig.session.recover(offset, again.socket, HELLO, NOW) == [gone]
     assert [offset_in(body).split(".")[1] for body in again.sent] == ["1", "2", "3"]
-    rig.socket = again
     assert rig.pull(10_000) == [("a", 2)]
     assert kept.in_turn is False
 
@@ -395,8 +403,7 @@ def test_what_a_client_has_whole_does_not_come_again() -> None:
     rig.session.pull_events([], 1, NOW)
     offset = rig.session.parse("n.0.1")
     assert offset is not None
-    rig.socket = Lead()
-    assert rig.session.recover(offset, rig.socket, HELLO, NOW) == []
+    assert rig.session.recover(offset, Lead().socket, HELLO, NOW) == []
     assert rig.pull(10_000) == []
 
 
@@ -405,5 +412,5 @@ def test_a_stream_that_is_dropped_is_not_in_the_offsets() -> None:
     stream = rig.stream("a", "1")
     rig.session.drop(stream)
     rig.session.send(HELLO, NOW)
-    assert offset_in(rig.socket.sent[0]) == "n.1.1"
+    assert offset_in(rig.lead.sent[0]) == "n.1.1"
     assert rig.session.streams == {}

@@ -4,7 +4,8 @@ Rules of this file: what is counted when is tested where it happens.
 """
 
 import msgspec
-from tokenwire.ai.stats import Counters, Stats
+from tokenwire.ai.counters import Counters
+from tokenwire.ai.stats import Stats
 
 
 def test_the_snapshot_has_the_names_that_servers_of_this_api_use() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from tokenwire.ai import ollama
+from tokenwire.ai.answers import Line
 from tokenwire.ai.errors import Code
 from tokenwire.ai.upstream import Upstreams
 from tokenwire.config import Config
@@ -50,10 +51,10 @@ class Rig:
         self.upstreams.start(S, REQUEST, Millis(0))
         assert self.said() == [StartUpstream(S, REQUEST)]
 
-    def upstream_lines(self, stream: StreamId, lines: list[ollama.Line], now: Millis) -> None:
+    def upstream_lines(self, stream: StreamId, lines: list[Line], now: Millis) -> None:
         assert stream == S
         assert lines
-        self.lines += [line.said[0] + "." * bool(line.done) for line in lines]
+        self.lines += [ollama.said(line)[0] + "." * bool(line.done) for line in lines]
         assert not any(line.done for line in lines[:-1])
         if self.on_lines is not None:
             self.on_lines()
