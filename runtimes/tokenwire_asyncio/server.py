@@ -41,13 +41,15 @@ _TCP_NOTSENT_LOWAT: int | None = getattr(
     socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
 )
 
+_millis = cast(Callable[[float], Millis], int)  # Millis itself is a call in Python, at each token
+
 T = TypeVar("T")
 _log = logging.getLogger("tokenwire")
 
 
 def now() -> Millis:
     """Return the event loop's time: the one by which its timers run."""
-    return Millis(int(asyncio.get_running_loop().time() * 1000))
+    return _millis(asyncio.get_running_loop().time() * 1000)
 
 
 def _not_found(request: Request) -> Response:
@@ -101,6 +103,7 @@ class Runtime:
         self._notify = notify
         self._upstreams = Upstreams(core, upstream_url, upstream_client, self.now, self.pump)
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         self._connections: dict[ConnId, _Connection] = {}
         self._listener: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -112,7 +115,7 @@ class Runtime:
 
     def now(self) -> Millis:
         """Return the time of the loop that it runs on."""
-        return Millis(int(self._loop.time() * 1000))
+        return _millis(self._time() * 1000)
 
     @property
     def port(self) -> int:

@@ -7,7 +7,6 @@ refused, which also bounds what a chunk may cost.
 
 import enum
 import re
-import sys
 
 from tokenwire.errors import RemoteProtocolError
 
@@ -15,6 +14,7 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _MAX_SIZE_LINE = 8 + len(b"\r\n")
 _EMPTY_LINE = len(b"\r\n")
+_NO_LIMIT = 1 << 60  # compiled, a larger one would be an object
 
 
 class _Part(enum.Enum):
@@ -29,7 +29,7 @@ class ChunkedBody:
 
     __slots__ = ("_left", "_line", "_part", "_room", "done")
 
-    def __init__(self, max_size: int = sys.maxsize) -> None:
+    def __init__(self, max_size: int = _NO_LIMIT) -> None:
         """
         Args:
             max_size: bytes of the body that are taken.
@@ -68,7 +68,7 @@ class ChunkedBody:
 
     def _feed_whole(self, data: bytes | bytearray, at: int, body: bytearray) -> int:
         """Take the chunks that are there whole, as nearly all are. Return where they end."""
-        while (line := _SIZE_LINE.match(data, at)) is not None:
+        while at < len(data) and (line := _SIZE_LINE.match(data, at)) is not None:
             size = int(line[1], 16)
             start = line.end()
             end = start + size

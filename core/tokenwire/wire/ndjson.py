@@ -23,7 +23,8 @@ class LineSplitter:
             RemoteProtocolError: a line is longer than the limit.
         """
         could_be_too_long = len(self._rest) + len(data) > self._max_line
-        *lines, rest = data.split(b"\n")
+        lines = data.split(b"\n")
+        rest = lines.pop()
         if lines and self._rest:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest = bytearray()
