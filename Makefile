@@ -15,7 +15,7 @@ SOCKET_TESTS := tests/runtimes tests/cli tests/load tests/harness
 CLIENT_TESTS := tests/interop tests/compat tests/simulation
 COMPILED := $(VENV)/compiled
 COMPILED_TESTS := $(CORE_TESTS) tests/properties --ignore=tests/properties/test_tables.py \
-	tests/vectors tests/runtimes/test_tokens.py
+	tests/vectors tests/runtimes/test_tokens.py tests/cost/test_compiled.py
 
 # Of the long runs: `make fuzz`, `make attack`, `make simulate`, `make test-cuts`, `make soak`,
 # `make atheris`.
@@ -95,7 +95,7 @@ record-cost: $(VENV)/.test ## Record what a token costs the core, which `make te
 	cd tests && ../$(BIN)/python -m cost.gate
 
 .PHONY: bench
-bench: bench-install ## Measure tokenwire and other servers (an hour; ARGS="--workloads W1").
+bench: bench-install ## Measure tokenwire and other servers (50 minutes; ARGS="--workloads W1").
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-quick
